@@ -1,0 +1,286 @@
+"""From YAML text to a `Project`: positions, overrides, ${env:NAME}, all mistakes at once."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mlray.config.sections import Project
+from mlray.errors import ConfigError
+
+Location = tuple[str | int, ...]
+_ENV = re.compile(r"\$\{env:([A-Za-z_]\w*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a value stands: `file:line:column`, or the override that gave it."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def load(file: str | Path, overrides: Iterable[str] = ()) -> Project:
+    """Read a project file.
+
+    Args:
+        file: path of the YAML file.
+        overrides: `section.field=value` texts; the value is read as YAML.
+
+    Raises:
+        ConfigError: with every mistake in the file, each as `file:line:column: field: what`.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the project file ({error})", value=str(file), do="check the path"
+        ) from error
+    document, marks = _parse(text, str(file))
+    for override in overrides:
+        _apply(document, marks, override)
+    raw = copy.deepcopy(document)
+    problems: list[tuple[Mark, str]] = []
+    secret = _fill_environment(document, marks, problems)
+    project = _validate(document, marks, secret, problems, str(file))
+    project._file = str(path.absolute())
+    project._document = raw
+    return _with_absolute_paths(project)
+
+
+def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Location, Mark]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        where = f"{name}:{at.line + 1}:{at.column + 1}" if at else name
+        raise ConfigError(f"{where}: not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not YAML: {error}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(
+            f"{name}: a project file is a mapping of sections",
+            do="start with `name: ...`, `sources: ...`, `model: ...`",
+        )
+    marks: dict[Location, Mark] = {}
+    repeated: list[str] = []
+    _collect(node, (), name, marks, repeated)
+    if repeated:
+        raise ConfigError("\n".join(repeated))
+    return yaml.safe_load(text), marks
+
+
+def _collect(
+    node: yaml.Node, at: Location, name: str, marks: dict[Location, Mark], repeated: list[str]
+) -> None:
+    marks.setdefault(at, Mark(f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*at, str(key.value))
+            mark = Mark(f"{name}:{key.start_mark.line + 1}:{key.start_mark.column + 1}")
+            if place in marks:
+                repeated.append(f"{mark}: {_dotted(place)}: given twice, first at {marks[place]}")
+            marks[place] = mark
+            _collect(value, place, name, marks, repeated)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            _collect(item, (*at, i), name, marks, repeated)
+
+
+def _apply(document: dict[str, Any], marks: dict[Location, Mark], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            "an override is section.field=value", value=override, do="e.g. training.workers=2"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError("the value of this override is not YAML", value=override) from None
+    *parents, last = key.strip().split(".")
+    spot = document
+    for parent in parents:
+        if not isinstance(spot.setdefault(parent, {}), dict):
+            raise ConfigError("this override goes through a value, not a section", value=override)
+        spot = spot[parent]
+    spot[last] = value
+    place: Location = (*parents, last)
+    for old in [p for p in marks if p[: len(place)] == place]:
+        del marks[old]
+    for depth in range(1, len(place) + 1):
+        marks.setdefault(place[:depth], Mark(f"override `{override}`"))
+
+
+def _fill_environment(
+    document: Any, marks: dict[Location, Mark], problems: list[tuple[Mark, str]]
+) -> set[Location]:
+    """Replace ${env:NAME} in place; returns where, since those values must never be printed."""
+    filled: set[Location] = set()
+
+    def fill(value: Any, at: Location) -> Any:
+        if isinstance(value, dict):
+            return {k: fill(v, (*at, k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [fill(v, (*at, i)) for i, v in enumerate(value)]
+        if isinstance(value, str) and _ENV.search(value):
+            filled.add(at)
+            for name, default in _ENV.findall(value):
+                if name not in os.environ and not default:
+                    message = f"{_dotted(at)}: environment variable {name} is not set"
+                    problems.append((_mark(marks, at), message))
+            return _ENV.sub(lambda m: os.environ.get(m[1], m[2] or ""), value)
+        return value
+
+    for key in list(document):
+        document[key] = fill(document[key], (key,))
+    return filled
+
+
+def _validate(
+    document: dict[str, Any],
+    marks: dict[Location, Mark],
+    secret: set[Location],
+    problems: list[tuple[Mark, str]],
+    name: str,
+) -> Project:
+    project = None
+    try:
+        project = Project.model_validate(document)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            at = _real_place(detail["loc"], marks)
+            problems.append((_mark(marks, at), _sentence(detail, at, at in secret)))
+    if project is None or problems:
+        unique = dict.fromkeys(f"{mark}: {message}" for mark, message in problems)
+        lines = sorted(unique, key=_line_order)
+        head = f"{name}: {len(lines)} mistake{'s' if len(lines) > 1 else ''}"
+        raise ConfigError("\n".join([head, *(f"  {line}" for line in lines)]))
+    return project
+
+
+def _real_place(loc: Sequence[str | int], marks: dict[Location, Mark]) -> Location:
+    """Pydantic adds the tried types of a union to a place; keep only steps that are in the file."""
+    place: Location = ()
+    for i, step in enumerate(loc):
+        if (*place, step) in marks or (i == len(loc) - 1 and _is_field(loc, step)):
+            place = (*place, step)
+    return place
+
+
+def _is_field(loc: Sequence[str | int], step: str | int) -> bool:
+    return (
+        isinstance(step, str)
+        and re.fullmatch(r"[a-z_]+", step) is not None
+        and (step not in {"int", "float", "str", "bool", "list"} or len(loc) == 1)
+    )
+
+
+def _sentence(detail: Any, at: Location, is_secret: bool) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = known_keys(at[:-1])
+        near = difflib.get_close_matches(str(at[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(known)}"
+        return f"{_dotted(at)}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{_dotted(at)}: missing; {_explanation(at)}"
+    what = str(context.get("error", "")) or detail["msg"][:1].lower() + detail["msg"][1:]
+    shown = "***" if is_secret else repr(detail["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"{_dotted(at)}: {what}, not {shown}"
+
+
+def section_at(place: Location) -> type[BaseModel] | None:
+    """The class of the section at a place of the project file."""
+    model: type[BaseModel] = Project
+    for step in place:
+        if isinstance(step, int):
+            continue
+        fields = {f.alias or n: f for n, f in model.model_fields.items()}
+        field = fields.get(step)
+        found = _model_in(field.annotation) if field else _extra_model(model)
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    arguments = getattr(annotation, "__args__", ())
+    return next((m for a in arguments if (m := _model_in(a)) is not None), None)
+
+
+def _extra_model(model: type[BaseModel]) -> type[BaseModel] | None:
+    from mlray.config.sections import Source, Sources
+
+    return Source if model is Sources else None
+
+
+def known_keys(place: Location) -> list[str]:
+    """The keys that may stand at a place of the project file."""
+    section = section_at(place)
+    return [f.alias or n for n, f in section.model_fields.items()] if section else []
+
+
+def _explanation(at: Location) -> str:
+    section = section_at(at[:-1])
+    fields = {f.alias or n: f for n, f in section.model_fields.items()} if section else {}
+    field = fields.get(str(at[-1]))
+    return " ".join((field.description or "").split()) if field else "it must be given"
+
+
+def _mark(marks: dict[Location, Mark], at: Location) -> Mark:
+    while at and at not in marks:
+        at = at[:-1]
+    return marks.get(at, Mark("project file"))
+
+
+def _dotted(at: Location) -> str:
+    text = ""
+    for step in at:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text or "project file"
+
+
+def _line_order(line: str) -> tuple[int, str]:
+    match = re.match(r".*?:(\d+):\d+: ", line)
+    return (int(match[1]) if match else 1 << 30, line)
+
+
+def _with_absolute_paths(project: Project) -> Project:
+    """Relative paths in a project file start at the file's folder."""
+    tables = {
+        name: source.model_copy(update={"path": _absolute(source.path, project.folder)})
+        for name, source in project.sources.tables.items()
+    }
+    sources = project.sources.model_copy(update={"rows": tables.pop("rows")})
+    object.__setattr__(sources, "__pydantic_extra__", tables)
+    storage = project.storage.model_copy(
+        update={"path": _absolute(project.storage.path, project.folder)}
+    )
+    copied = project.model_copy(update={"sources": sources, "storage": storage})
+    copied._file, copied._document = project._file, project._document
+    return copied
+
+
+def _absolute(path: Any, folder: str) -> Any:
+    if isinstance(path, list):
+        return [_absolute(p, folder) for p in path]
+    if path is None or "://" in path:
+        return path
+    expanded = os.path.expanduser(path)
+    return expanded if os.path.isabs(expanded) else os.path.normpath(os.path.join(folder, expanded))

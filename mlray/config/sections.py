@@ -1,0 +1,370 @@
+"""One frozen class per section of the project file.
+
+The text under each field is its explanation: `mlray explain SECTION`, the JSON schema and the
+comments of `mlray explain FILE` all show it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_PATH_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
+def duration_s(text: str) -> float:
+    """Seconds in a duration such as `90s`, `15m`, `1h`, `7d`.
+
+    >>> duration_s("15m"), duration_s("1.5h")
+    (900.0, 5400.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
+    if match is None:
+        raise ValueError("a duration is a number and a unit: 90s, 15m, 1h, 7d")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much training there is: an amount of one unit."""
+
+    amount: float
+    unit: Literal["epochs", "rows", "minutes"]
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """
+        >>> Budget.parse("6 epochs"), Budget.parse("2_000_000 rows").amount
+        (Budget(amount=6.0, unit='epochs'), 2000000.0)
+        """
+        match = re.fullmatch(r"([\d_]+(?:\.\d+)?)\s*(epoch|row|minute)s?", text.strip())
+        if match is None or float(match[1]) <= 0:
+            raise ValueError("a budget is an amount and a unit: 6 epochs, 2000000 rows, 20 minutes")
+        units: dict[str, Literal["epochs", "rows", "minutes"]] = {
+            "epoch": "epochs",
+            "row": "rows",
+            "minute": "minutes",
+        }
+        return cls(float(match[1]), units[match[2]])
+
+
+def _checked_budget(text: str) -> str:
+    Budget.parse(text)
+    return text
+
+
+def _checked_duration(text: str) -> str:
+    duration_s(text)
+    return text
+
+
+BudgetText = Annotated[str, AfterValidator(_checked_budget)]
+Duration = Annotated[str, AfterValidator(_checked_duration)]
+ImportPath = Annotated[str, Field(pattern=_PATH_PATTERN)]
+Frac = Annotated[float, Field(ge=0, le=1)]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, explanations under the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Source(Section):
+    """Where rows come from."""
+
+    kind: str | None = None
+    """csv, parquet, or `module:function` that returns a ray.data.Dataset. Derived from the ending
+    of the path."""
+    path: str | list[str] | None = None
+    """A file, a folder, a glob or a list of them: local, any fsspec address (s3://...), or
+    package://NAME/FILE for a file inside an installed package. A .zip is read in place."""
+    columns: list[str] | None = None
+    """Columns to read; all if absent."""
+    types: dict[str, str] = {}
+    """Column types that inference should not decide, in Arrow's words: int64, float64, string,
+    bool, date32, timestamp[us, UTC]."""
+    missing: list[str] = ["", "NA", "NaN", "nan", "null", "NULL", "None", "?"]
+    """Texts that stand for a missing value (CSV)."""
+    delimiter: str = ","
+    """What separates values (CSV)."""
+    time: str | None = None
+    """Column that says when a row became known; needed for joins with `as_of`."""
+    transform: ImportPath | None = None
+    """`module:function` applied to this source's Arrow tables before any join, in the pipeline
+    only. Here a label is made and columns known too late are dropped."""
+    options: dict[str, Any] = {}
+    """Passed on to a source function."""
+
+
+class Join(Section):
+    """Adds columns of another source to `rows` (left join: rows in = rows out)."""
+
+    with_: str = Field(alias="with")
+    """Name of the other source."""
+    on: str | list[str]
+    """Key column or columns, by the same names on both sides."""
+    as_of: str | None = None
+    """Time column of `rows`: of each key, the other source's last row at or before this time is
+    taken. The other source must declare `time`."""
+    tolerance: Duration | None = None
+    """With `as_of`: an older match counts as none."""
+    prefix: str | None = None
+    """Put before the joined columns' names; by default only names that clash get `NAME_`."""
+
+
+class Sources(Section):
+    """Tables by name; `rows` is the one that training rows come from, others are joined to it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Source] = {}
+
+    rows: Source
+    """The rows to learn from."""
+    join: list[Join] = []
+    """Joins, in order."""
+    transform: ImportPath | None = None
+    """`module:function` on Arrow tables, applied after the joins in the pipeline, and to every
+    request by the predictor. It must work row by row (no look at other rows)."""
+
+    @property
+    def tables(self) -> dict[str, Source]:
+        """All sources by name, `rows` first."""
+        return {"rows": self.rows, **(self.__pydantic_extra__ or {})}
+
+
+class Rule(Section):
+    """One rule; a row that breaks it goes to quarantine."""
+
+    column: str | None = None
+    """The column the rule is about."""
+    columns: list[str] | None = None
+    """Several columns: each for itself, or together for `unique`."""
+    name: str | None = None
+    """Name in reports; derived from column and check."""
+    required: bool | None = None
+    """The column must exist and no value may be missing."""
+    type: str | None = None
+    """Arrow type that the values must have or convert to without loss."""
+    nulls: Frac | None = None
+    """Largest share of missing values in the whole column."""
+    range: tuple[float | str | None, float | str | None] | None = None
+    """Lowest and highest value, both allowed; null for no bound; dates as text."""
+    allowed: list[Any] | None = None
+    """The only values allowed (missing ones are not judged)."""
+    unique: bool | None = None
+    """No value, or no combination of the columns' values, may occur twice."""
+    severity: Literal["warn", "quarantine", "stop"] = "quarantine"
+    """warn: report only. quarantine: set rows aside. stop: end the run."""
+
+
+class Quality(Section):
+    """What a row must be to count."""
+
+    rules: list[Rule] = []
+    """Rules, all checked in one pass."""
+    max_quarantined: Frac = 0.05
+    """The run stops if a larger share of rows breaks a rule."""
+
+
+class Split(Section):
+    """Which rows train, validate and test."""
+
+    by: Literal["auto", "time", "group", "hash", "column"] = "auto"
+    """time: older rows train. group: rows of one group stay together. hash: by the hash of the
+    row or of `column`. column: a column says `train`, `validation`, `test`."""
+    column: str | None = None
+    """Time, group, key or part column, as `by` says."""
+    validation: float | str | None = None
+    """Share of rows, or with `by: time` a period such as `2013-09` or its first moment."""
+    test: float | str | None = None
+    """Share of rows, or a period. Rows after the last period are kept apart as `later`."""
+    seed: int = 0
+    """Another seed gives another hash split."""
+
+
+class Model(Section):
+    """What is predicted from what, by which network."""
+
+    target: str
+    """Column to predict."""
+    task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    """Kind of problem; derived from the target."""
+    positive: str | int | float | bool | None = None
+    """Value of a binary target that counts as 1; by default true, 1, or the rarer one."""
+    label_known_at: str | None = None
+    """Time column at which the label became known; it never reaches the network, nor does any
+    label that was not known by the end of its part of a time split."""
+    features: list[str] | None = None
+    """Columns to learn from; by default all but target, times, ids, constants and free text."""
+    ignore: list[str] = []
+    """Columns to leave out."""
+    kinds: dict[str, Literal["numeric", "category", "time"]] = {}
+    """How a column is encoded where the default is wrong."""
+    network: str = "mlp"
+    """`mlp` (embeddings, piecewise linear numbers, residual blocks) or `module:Class`, a
+    torch.nn.Module built from (inputs, **options)."""
+    options: dict[str, Any] = {}
+    """Passed on to the network."""
+
+
+class Training(Section):
+    """How it is trained."""
+
+    workers: int | Auto = "auto"
+    """Ray Train workers; auto: one per GPU, else one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda if the cluster has GPUs."""
+    budget: BudgetText = "12 epochs"
+    """`6 epochs`, `2000000 rows` or `20 minutes`; early stopping may end it sooner."""
+    batch_size: int | Auto = "auto"
+    """Rows per step over all workers; auto: from the number of rows."""
+    learning_rate: float | Auto = "auto"
+    """Peak learning rate; auto: from batch size."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay."""
+    patience: int = 3
+    """Epochs without a better validation metric before training stops."""
+    class_weight: Literal["auto", "balanced", "none"] = "auto"
+    """Weights of classes in the loss; auto: balanced only if a class has under 5 % of the rows.
+    Probabilities are calibrated either way."""
+    seed: int = 0
+    """Same seed, data and number of workers: same weights on CPU."""
+    max_failures: int = 3
+    """Lost workers that training survives by going on from the last checkpoint."""
+
+
+class Evaluation(Section):
+    """How it is judged."""
+
+    metric: str = "auto"
+    """The metric that early stopping and the gate look at: roc_auc, average_precision, log_loss,
+    accuracy, f1, rmse, mae, r2; derived from the task."""
+    slices: list[str] = []
+    """Columns whose values are also judged apart."""
+    calibrate: bool = True
+    """Fit the calibration of probabilities on the validation part."""
+
+
+class Registry(Section):
+    """When a version becomes champion."""
+
+    promote: dict[str, str] = {}
+    """Metric: `at least 0.7`, `at least champion`, `at least champion + 0.001`, `at most ...`;
+    every rule must hold on the test part. Default: the metric at least as good as the
+    champion's."""
+
+
+class Tracking(Section):
+    """Where runs are recorded."""
+
+    uri: str | None = None
+    """MLflow tracking address; by default SQLite inside the storage folder."""
+    experiment: str | None = None
+    """MLflow experiment; by default the project's name."""
+
+
+class Storage(Section):
+    """Where everything that a run leaves behind lives."""
+
+    path: str | None = None
+    """A folder that all nodes see; by default $MLRAY_HOME, or `.mlray` here or above."""
+
+
+class Cluster(Section):
+    """The Ray cluster."""
+
+    address: str | None = None
+    """`auto`, `local` or ray://host:port; by default $RAY_ADDRESS, else a cluster of its own."""
+    cpus: int | None = None
+    """CPUs of a cluster of its own; by default all."""
+
+
+class Serving(Section):
+    """How the champion answers."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port of the HTTP API."""
+    replicas: int | tuple[int, int] = 1
+    """A number, or [least, most] to scale with the load."""
+    max_body_bytes: int = 1 << 20
+    """A larger request body is refused with 413."""
+    max_rows: int = 10_000
+    """More rows in one request are refused with 413."""
+    follow: Duration = "5s"
+    """How often the registry is asked for a new champion."""
+
+
+class Monitoring(Section):
+    """How served traffic is watched."""
+
+    window: Duration = "1h"
+    """Stretch of traffic that a drift score looks at."""
+    bins: Annotated[int, Field(ge=4, le=256)] = 20
+    """Bins per numeric feature."""
+    flush: Duration = "5s"
+    """How often a replica hands its counts on."""
+    psi: float = 0.2
+    """Effect size at which a feature's drift is an alarm, if it is significant too."""
+    false_alarms: Frac = 0.01
+    """False discovery rate over the features of one window."""
+    groups: list[str] = []
+    """Columns whose groups are compared."""
+
+
+class Project(Section):
+    """One machine learning system, from rows to a served and watched model."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")]
+    """Name of the project, of its registered model and of its service."""
+    sources: Sources
+    """Tables by name and how they are joined."""
+    quality: Quality = Quality()
+    """Rules for rows."""
+    split: Split = Split()
+    """Train, validation and test."""
+    model: Model
+    """What is predicted from what."""
+    training: Training = Training()
+    """How it is trained."""
+    evaluation: Evaluation = Evaluation()
+    """How it is judged."""
+    registry: Registry = Registry()
+    """When it is promoted."""
+    tracking: Tracking = Tracking()
+    """Where runs are recorded."""
+    serving: Serving = Serving()
+    """How it answers."""
+    monitoring: Monitoring = Monitoring()
+    """How it is watched."""
+    storage: Storage = Storage()
+    """Where files live."""
+    cluster: Cluster = Cluster()
+    """Where it runs."""
+
+    _file: str | None = PrivateAttr(default=None)
+    _document: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def file(self) -> str | None:
+        """Absolute path of the project file."""
+        return self._file
+
+    @property
+    def folder(self) -> str:
+        """Folder of the project file: relative paths and user modules start here."""
+        import os
+
+        return os.path.dirname(self._file) if self._file else os.getcwd()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the user wrote, overrides applied, secrets still as ${env:NAME}: safe to record."""
+        return self._document

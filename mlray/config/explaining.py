@@ -63,13 +63,15 @@ def whole_file(project: Project, reasons: Mapping[str, str]) -> str:
         lines += ["", *_comment(field.description or "", 0)] if lines else []
         if isinstance(value, BaseModel):
             lines.append(f"{name}:")
-            lines += _section_lines(value, name, reasons)
+            lines += _section_lines(value, name, reasons, project.document.get(name, {}))
         else:
             lines.append(f"{name}: {_flow(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _section_lines(section: BaseModel, path: str, reasons: Mapping[str, str]) -> list[str]:
+def _section_lines(
+    section: BaseModel, path: str, reasons: Mapping[str, str], written: Mapping[str, Any]
+) -> list[str]:
     lines: list[str] = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
@@ -77,13 +79,15 @@ def _section_lines(section: BaseModel, path: str, reasons: Mapping[str, str]) ->
         lines += _comment(field.description or "", 2)
         if reason := reasons.get(f"{path}.{key}"):
             lines += _comment(f"derived: {reason}", 2)
-        lines += [f"  {line}" for line in _value_lines(key, value)]
+        lines += [f"  {line}" for line in _value_lines(key, value, written.get(key))]
     for name, source in (section.__pydantic_extra__ or {}).items():
-        lines += [f"  {line}" for line in _value_lines(name, source)]
+        lines += [f"  {line}" for line in _value_lines(name, source, written.get(name))]
     return lines
 
 
-def _value_lines(key: str, value: Any) -> list[str]:
+def _value_lines(key: str, value: Any, written: Any) -> list[str]:
+    if "${env:" in str(written):  # never the value itself: it may be a secret
+        return [f"{key}: {_flow(written)}"]
     if isinstance(value, Source):
         given = value.model_dump(exclude_defaults=True)
         return [f"{key}:", *(f"  {k}: {_flow(v)}" for k, v in given.items())]

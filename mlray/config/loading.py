@@ -159,9 +159,11 @@ def _validate(
     try:
         project = Project.model_validate(document)
     except ValidationError as error:
+        by_place: dict[Location, list[Any]] = {}
         for detail in error.errors(include_url=False):
-            at = _real_place(detail["loc"], marks)
-            problems.append((_mark(marks, at), _sentence(detail, at, at in secret)))
+            by_place.setdefault(_real_place(detail["loc"], marks), []).append(detail)
+        for at, details in by_place.items():
+            problems.append((_mark(marks, at), _sentence(details, at, at in secret)))
     if project is None or problems:
         unique = dict.fromkeys(f"{mark}: {message}" for mark, message in problems)
         lines = sorted(unique, key=_line_order)
@@ -187,19 +189,44 @@ def _is_field(loc: Sequence[str | int], step: str | int) -> bool:
     )
 
 
-def _sentence(detail: Any, at: Location, is_secret: bool) -> str:
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
+_TYPE_WORDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a section",
+}
+
+
+def _sentence(details: list[Any], at: Location, is_secret: bool) -> str:
+    """One sentence on what is wrong at a place; several details are the arms of a union."""
+    first = details[0]
+    if first["type"] == "extra_forbidden":
         known = known_keys(at[:-1])
         near = difflib.get_close_matches(str(at[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(known)}"
         return f"{_dotted(at)}: unknown key; {hint}"
-    if kind == "missing":
+    if first["type"] == "missing":
         return f"{_dotted(at)}: missing; {_explanation(at)}"
-    what = str(context.get("error", "")) or detail["msg"][:1].lower() + detail["msg"][1:]
-    shown = "***" if is_secret else repr(detail["input"])
+    shown = "***" if is_secret else repr(first["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{_dotted(at)}: {what}, not {shown}"
+    return f"{_dotted(at)}: {' or '.join(dict.fromkeys(map(_wanted, details)))}, not {shown}"
+
+
+def _wanted(detail: Any) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "`")
+    if kind in _TYPE_WORDS:
+        return _TYPE_WORDS[kind]
+    return str(context.get("error", "")) or detail["msg"][:1].lower() + detail["msg"][1:]
 
 
 def section_at(place: Location) -> type[BaseModel] | None:

@@ -18,8 +18,10 @@ LAYERS = [
     {"splits", "quality", "models", "tracking"},
     {"derive", "training", "evaluation", "monitoring"},
     {"registry", "report"},
-    {"serving"},
-    {"pipeline"},
+    {"serving", "prediction", "watching"},
+    {"pipeline", "health"},
+    {"trial"},
+    {"verbs"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -67,7 +69,5 @@ def test_the_tree_in_the_readme_is_the_real_one() -> None:
     block = re.search(r"```text\nmlray/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block is not None
     told = set(re.findall(r"^  (\S+?)/?(?:\s|$)", block[1], re.M))
-    real = {
-        p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
-    }
+    real = {p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert told == real

@@ -21,6 +21,23 @@ Location = tuple[str | int, ...]
 _ENV = re.compile(r"\$\{env:([A-Za-z_]\w*)(?::-([^}]*))?\}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: `on` and `no` are words and not booleans, a date stays text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
 @dataclass(frozen=True)
 class Mark:
     """Where a value stands: `file:line:column`, or the override that gave it."""
@@ -62,7 +79,7 @@ def load(file: str | Path, overrides: Iterable[str] = ()) -> Project:
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Location, Mark]]:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = f"{name}:{at.line + 1}:{at.column + 1}" if at else name
@@ -79,7 +96,7 @@ def _parse(text: str, name: str) -> tuple[dict[str, Any], dict[Location, Mark]]:
     _collect(node, (), name, marks, repeated)
     if repeated:
         raise ConfigError("\n".join(repeated))
-    return yaml.safe_load(text), marks
+    return yaml.load(text, Loader=_Loader), marks
 
 
 def _collect(
@@ -106,7 +123,7 @@ def _apply(document: dict[str, Any], marks: dict[Location, Mark], override: str)
             "an override is section.field=value", value=override, do="e.g. training.workers=2"
         )
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise ConfigError("the value of this override is not YAML", value=override) from None
     *parents, last = key.strip().split(".")

@@ -220,8 +220,9 @@ class Training(Section):
     """Ray Train workers; auto: one per GPU, else one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda if the cluster has GPUs."""
-    budget: BudgetText = "12 epochs"
-    """`6 epochs`, `2000000 rows` or `20 minutes`; early stopping may end it sooner."""
+    budget: BudgetText | Auto = "auto"
+    """`6 epochs`, `2000000 rows` or `20 minutes`; early stopping may end it sooner. auto: from the
+    number of rows."""
     batch_size: int | Auto = "auto"
     """Rows per step over all workers; auto: from the number of rows."""
     learning_rate: float | Auto = "auto"

@@ -59,7 +59,10 @@ def test_five_mistakes_are_told_at_once_each_with_its_place(tmp_path: Path) -> N
 def test_a_value_that_fits_no_type_of_a_union_is_one_mistake(tmp_path: Path) -> None:
     message = error(tmp_path, LEAST, "training.workers=two")
     assert "1 mistake\n" in message
-    assert "override `training.workers=two`: training.workers: a whole number or `auto`, not 'two'" in message
+    assert (
+        "override `training.workers=two`: training.workers: a whole number or `auto`, not 'two'"
+        in message
+    )
 
 
 def test_overrides_are_yaml_and_reach_any_depth(tmp_path: Path) -> None:
@@ -136,3 +139,14 @@ def test_the_whole_file_is_a_project_file_again(tmp_path: Path) -> None:
     assert "# derived: there is no time column" in text
     again = load(write(tmp_path, text))
     assert again.model_dump() == project.model_dump()
+
+
+def test_on_is_a_key_and_a_date_is_text(tmp_path: Path) -> None:
+    text = (
+        "name: x\nsources:\n  rows: {path: a.csv}\n  planes: {path: b.csv}\n"
+        "  join: [{with: planes, on: tailnum}]\n"
+        "model: {target: y}\nsplit: {by: time, column: t, validation: 2013-09-15}\n"
+    )
+    project = load(write(tmp_path, text))
+    assert project.sources.join[0].on == "tailnum"
+    assert project.split.validation == "2013-09-15"

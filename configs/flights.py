@@ -55,7 +55,7 @@ def features(table: pa.Table) -> pa.Table:
         .append_column("plane_age", pc.subtract(2013, table["planes_year"]))
         .append_column("route", pc.binary_join_element_wise(table["origin"], table["dest"], "-"))
         .drop_columns(["sched_dep_time", "sched_arr_time", "time_hour", "hour", "minute"])
-        .drop_columns(["year", "month", "day", "planes_year", "flight"])
+        .drop_columns(["year", "month", "day", "planes_year", "flight", "observed_at"])
     )
 
 

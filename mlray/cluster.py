@@ -33,6 +33,7 @@ def connected(project: Project, *, dashboard: bool = False) -> Iterator[str]:
     import ray
 
     if ray.is_initialized():
+        _set_up_data()
         yield _dashboard_url()
         return
     connect(project, dashboard=dashboard)
@@ -67,22 +68,37 @@ def connect(project: Project, *, dashboard: bool = False) -> None:
             value=address or "a cluster of its own",
             do="check cluster.address or RAY_ADDRESS; `mlray doctor` looks closer",
         ) from error
-    _quiet_data()
+    _set_up_data()
 
 
-def _quiet_data() -> None:
+def _set_up_data() -> None:
+    """How Ray Data works for this process: quietly, in order, and with plain errors."""
+    import logging
+
     from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True  # same rows in the same order on every run
+    context.raise_original_map_exception = True
+    context.use_datasource_v2 = False  # 32 actors for every read; sources turn it on where it pays
 
 
 def _python_path(project: Project) -> str:
     """Workers find the user's modules where the driver does: beside the project file."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys([project.folder, *filter(None, known)]))
+
+
+def connect_once(project: Project, *, dashboard: bool = False) -> None:
+    """Connect unless this process is connected already; the caller, or its end, disconnects."""
+    import ray
+
+    if not ray.is_initialized():
+        connect(project, dashboard=dashboard)
 
 
 def _dashboard_url() -> str:

@@ -1,0 +1,261 @@
+"""Run a project: stages in order, what is unchanged skipped, a killed run taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlray import storage
+from mlray.cluster import connected
+from mlray.config import Project
+from mlray.errors import MlrayError
+from mlray.pipeline.bundling import bundle_folder, rows_of_part
+from mlray.pipeline.data import derived_project
+from mlray.pipeline.stages import Done, Stage, checked_name, finished, forget, keys, perform
+from mlray.pipeline.state import State, locked
+from mlray.pipeline.view import View, for_terminal
+from mlray.registry import check_rules
+from mlray.splits import SplitPlan
+from mlray.stats.metrics import NAMES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to."""
+
+    project: Project
+    """With every derived value."""
+    folder: str
+    stages: tuple[Done, ...]
+    run_id: str = ""
+    """MLflow's."""
+    planned: tuple[str, ...] = ()
+    """Of a dry run: stages that would run."""
+    _told: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Stages that were found done."""
+        return tuple(stage.name for stage in self.stages if stage.skipped)
+
+    @property
+    def version(self) -> int | None:
+        """Number of the registered version."""
+        return self._told.get("version")
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the gate made this version champion."""
+        return bool(self._told.get("promoted"))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The gate's."""
+        return tuple(self._told.get("reasons", ()))
+
+    @property
+    def report(self) -> str | None:
+        """Path of the HTML report."""
+        return self._told.get("report")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On the test part."""
+        return dict(self._told.get("metrics", {}))
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 refused by the gate."""
+        return 3 if self._told and not self.promoted else 0
+
+    def stage(self, name: str) -> Done:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def request_columns(self) -> list[str]:
+        """Columns that a request to the model must have."""
+        from mlray.models.bundle import load_bundle
+
+        folder = bundle_folder(self.stage("evaluate"))
+        return list(load_bundle(folder).manifest.request_schema.names)
+
+    def rows(self, part: str) -> Iterator[pa.Table]:
+        """The clean raw rows of train, validation, test or later, as a stream of tables."""
+        plan = SplitPlan.from_json(storage.read_bytes(self.stage("split").path("plan.json")))
+        return rows_of_part(self.stage("quality"), plan, part)
+
+    def summary(self) -> str:
+        """What a person wants to know at the end."""
+        if self.planned or not self.stages:
+            return f"would run: {', '.join(self.planned) or 'nothing, all is up to date'}"
+        lines = []
+        if self.skipped:
+            lines.append(f"unchanged, skipped: {', '.join(self.skipped)}")
+        if self._told:
+            metric = self.project.evaluation.metric
+            state = "champion" if self.promoted else "not promoted"
+            lines.append(f"{self.project.name} version {self.version}: {state}")
+            lines += [f"  {reason}" for reason in self.reasons]
+            lines.append(f"test {metric}: {self.metrics.get(metric, float('nan')):.4f}")
+            lines.append(f"MLflow run: {self.run_id}")
+            lines.append(f"report: {self.report}")
+        return "\n".join(lines)
+
+
+def run(
+    project: Project,
+    *,
+    until: str | None = None,
+    from_: str | None = None,
+    dry_run: bool = False,
+    view: View | None = None,
+) -> Run:
+    """Run the stages of a project.
+
+    Args:
+        project: from `mlray.load`.
+        until: last stage to run; all if None.
+        from_: this stage and all after it run again even if they are done.
+        dry_run: only say what would run.
+        view: who is told what happens; by default the terminal.
+
+    Raises:
+        MlrayError: with what happened and what to do. Finished stages are kept.
+    """
+    from mlray.pipeline.line import STAGES
+    from mlray.sources import find
+
+    stages = _up_to(STAGES, until)
+    home = storage.home(project.storage.path)
+    found = find(project)
+    known = keys(stages, project, found.fingerprint)
+    if from_ is not None:
+        names = [s.name for s in stages]
+        first = names.index(checked_name(from_, stages))
+        if not dry_run:
+            for name in names[first:]:
+                forget(home, name, known[name])
+    if dry_run:
+        missing = tuple(s.name for s in stages if not finished(home, s.name, known[s.name]))
+        return Run(project, "", (), planned=missing)
+    folder = storage.join(home, "runs", f"{project.name}-{known[stages[-1].name]}")
+    with locked(folder):
+        return _Driver(project, home, folder, stages, known, found, view or for_terminal()).run()
+
+
+def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    if until is None:
+        return stages
+    names = [s.name for s in stages]
+    return stages[: names.index(checked_name(until, stages)) + 1]
+
+
+@dataclass
+class _Driver:
+    """One process working on one run."""
+
+    project: Project
+    home: str
+    folder: str
+    stages: tuple[Stage, ...]
+    keys: dict[str, str]
+    found: Any
+    view: View
+
+    def run(self) -> Run:
+        self.view.begin([stage.name for stage in self.stages])
+        state = State.read(self.folder)
+        done: dict[str, Done] = {}
+        try:
+            with contextlib.ExitStack() as stack:
+                services: dict[str, Any] = {
+                    "found": self.found,
+                    "state": state,
+                    "folder": self.folder,
+                    "declared": self.project,
+                }
+                for stage in self.stages:
+                    done[stage.name] = self._one(stage, done, services, stack)
+                    self._derive(stage, done)
+                    self._remember(state, done[stage.name])
+        finally:
+            self.view.end()
+        told = done["register"].result if "register" in done else {}
+        return Run(self.project, self.folder, tuple(done.values()), state.run_id, (), told)
+
+    def _one(
+        self,
+        stage: Stage,
+        before: dict[str, Done],
+        services: dict[str, Any],
+        stack: contextlib.ExitStack,
+    ) -> Done:
+        key = self.keys[stage.name]
+        if kept := finished(self.home, stage.name, key):
+            self.view.skipped(stage.name, kept.result.get("summary", ""))
+            return kept
+        if stage.name != "sources" and "ray" not in services:
+            services["ray"] = stack.enter_context(connected(self.project))
+        self.view.started(stage.name)
+        try:
+            with self._tracked(services, stack):
+                made = perform(
+                    stage,
+                    self.project,
+                    self.home,
+                    key,
+                    before,
+                    lambda text: self.view.note(stage.name, text),
+                    services,
+                )
+        except BaseException:
+            self.view.failed(stage.name)
+            raise
+        self.view.done(stage.name, made.seconds, made.result.get("summary", ""))
+        return made
+
+    @contextlib.contextmanager
+    def _tracked(self, services: dict[str, Any], stack: contextlib.ExitStack) -> Iterator[None]:
+        """The MLflow run is open while anything is done, and its end says how it went."""
+        if "tracker" not in services:
+            services["tracker"] = self._open_tracker(services["state"])
+            stack.callback(services["tracker"].end)
+        try:
+            yield
+        except (MlrayError, Exception):
+            services["tracker"].end("FAILED")
+            raise
+        except BaseException:
+            services["tracker"].end("KILLED")
+            raise
+
+    def _open_tracker(self, state: State) -> Any:
+        from mlray.tracking import Tracker
+
+        tracker = Tracker.open(self.project, self.home)
+        if state.run_id:
+            tracker.resume(state.run_id)
+        else:
+            state.run_id = tracker.start(self.project.name, key=self.keys[self.stages[-1].name])
+        state.attempts += 1
+        state.status = "running"
+        state.write(self.folder)
+        return tracker
+
+    def _derive(self, stage: Stage, done: dict[str, Done]) -> None:
+        """Fill what is open, and refuse a gate that could not judge, before anything is trained."""
+        if stage.name != "quality":
+            return
+        self.project = derived_project(self.project, done["quality"]).project
+        check_rules(self.project.registry.promote, NAMES[self.project.model.task])
+
+    def _remember(self, state: State, done: Done) -> None:
+        state.stages[done.name] = {"key": done.key, "seconds": round(done.seconds, 2)}
+        if done.name == self.stages[-1].name and not done.skipped:
+            state.status = "finished"
+        state.write(self.folder)

@@ -1,0 +1,192 @@
+"""What mlray can do, one function a verb; the command line and driver scripts call these.
+
+Every function takes a project file's path or a loaded `Project`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlray import storage
+from mlray.config import Project
+from mlray.config import load as load_file
+from mlray.errors import InputError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mlray.health import Finding
+    from mlray.pipeline import Run
+    from mlray.prediction import Scored
+    from mlray.registry import Registry, Version
+    from mlray.serving import Service
+    from mlray.watching import Watched
+
+Source = Project | str | Path
+
+
+def load(file: Source, *overrides: str) -> Project:
+    """Read a project file; `section.field=value` texts override it.
+
+    Raises:
+        ConfigError: with every mistake in it and its place.
+    """
+    if isinstance(file, Project) and not overrides:
+        return file
+    return load_file(_path(file), overrides)
+
+
+def run(
+    project: Source,
+    overrides: Iterable[str] = (),
+    *,
+    until: str | None = None,
+    from_: str | None = None,
+    dry_run: bool = False,
+) -> Run:
+    """Rows to a registered model; see `mlray.pipeline.run`."""
+    from mlray.pipeline import run as run_stages
+
+    return run_stages(load(project, *overrides), until=until, from_=from_, dry_run=dry_run)
+
+
+def check(project: Source, overrides: Iterable[str] = ()) -> list[Finding]:
+    """Try the project's files, functions and network on a few real rows."""
+    from mlray.trial import try_out
+
+    return try_out(load(project, *overrides))
+
+
+def explain(what: str, overrides: Iterable[str] = ()) -> str:
+    """A section or field in words, or a project file with every derived value written out.
+
+    For a project file its rows are profiled first (the stages up to quality are run, or found).
+    """
+    from mlray.config import explain_section, whole_file
+
+    if not what.endswith((".yaml", ".yml")):
+        return explain_section(what)
+    from mlray.pipeline.data import derived_project
+
+    done = run(what, overrides, until="quality")
+    derived = derived_project(load(what, *overrides), done.stage("quality"))
+    return whole_file(derived.project, derived.reasons)
+
+
+def doctor(project: Source | None = None, overrides: Iterable[str] = ()) -> list[Finding]:
+    """Look at this machine, and at what the project needs."""
+    from mlray.health import examine
+
+    return examine(None if project is None else load(project, *overrides))
+
+
+def serve(project: Source, overrides: Iterable[str] = ()) -> Service:
+    """Serve the champion, following the registry, until `service.stop()` or the end of `with`.
+
+    Uses the Ray cluster that this process is connected to; else connects to the project's, and
+    disconnects again when the service stops.
+    """
+    from mlray.cluster import connected
+    from mlray.serving import serve as start
+
+    loaded = load(project, *overrides)
+    with ExitStack() as stack:
+        stack.enter_context(connected(loaded, dashboard=True))
+        service = start(loaded, storage.home(loaded.storage.path))
+        service.after_stop(stack.pop_all().close)
+        return service
+
+
+def predict(
+    project: Source,
+    overrides: Iterable[str] = (),
+    *,
+    rows: str | None = None,
+    out: str = "predictions",
+    version: str | int = "champion",
+) -> Scored:
+    """Score files on Ray Data with the predictor that also serves."""
+    from mlray.cluster import connected
+    from mlray.prediction import score
+
+    loaded = load(project, *overrides)
+    with connected(loaded):
+        return score(loaded, storage.home(loaded.storage.path), rows, out, version)
+
+
+def monitor(
+    model: Source, *, since: str | datetime = "1h", version: str | int = "champion"
+) -> Watched:
+    """Drift of served traffic against the training rows, from the counts that replicas keep.
+
+    Args:
+        model: a project, its file, or the name of its model.
+        since: how far back (90s, 15m, 1h, 7d), or from when on.
+        version: champion, or a version's number.
+    """
+    from mlray.prediction import named_version
+    from mlray.watching import watch
+
+    name, project = _named(model)
+    registry = _registry(project)
+    found = named_version(registry, name, version)
+    return watch(registry, found, since, project.monitoring if project else None)
+
+
+def versions(model: Source | None = None) -> list[Version]:
+    """Registered versions, newest first: of one model, or of all."""
+    if model is None:
+        registry = _registry(None)
+        return [v for name in registry.names() for v in registry.versions(name)]
+    name, project = _named(model)
+    return _registry(project).versions(name)
+
+
+def promote(model: Source, number: int, why: str = "by hand") -> Version:
+    """Make a version champion."""
+    from mlray.registry import Decision
+
+    name, project = _named(model)
+    registry = _registry(project)
+    return registry.promote(registry.version(name, number), Decision(True, (why,)))
+
+
+def rollback(model: Source, why: str = "by hand") -> Version:
+    """Put the champion before this one back."""
+    name, project = _named(model)
+    return _registry(project).rollback(name, why)
+
+
+def _named(model: Source) -> tuple[str, Project | None]:
+    """A model's name, and its project where a project or its file was given."""
+    if isinstance(model, Project) or str(model).endswith((".yaml", ".yml")):
+        project = load(model)
+        return project.name, project
+    return str(model), None
+
+
+def _registry(project: Project | None) -> Registry:
+    """The registry that a project names, or the one in the storage folder found from here."""
+    from mlray.registry import Registry
+
+    if project is None:
+        return Registry.at(storage.home())
+    return Registry.open(project, storage.home(project.storage.path))
+
+
+def tracking_uri(project: Source) -> str:
+    """Address of the project's MLflow store: what `mlflow server --backend-store-uri` takes."""
+    loaded = load(project)
+    return _registry(loaded).uri
+
+
+def _path(file: Source) -> str | Path:
+    if isinstance(file, Project):
+        if file.file is None:
+            raise InputError("this project was not read from a file, so it takes no overrides")
+        return file.file
+    return file
+

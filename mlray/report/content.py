@@ -113,8 +113,10 @@ class _Column(Protocol):
 
 
 class _Profile(Protocol):
-    rows: int
-    columns: Any
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> Any: ...
 
 
 def columns_of(

@@ -49,7 +49,7 @@ def test_it_installs_the_lock_and_the_torch_of_the_lock() -> None:
     assert "--requirement requirements.lock" in runs
     lock = (ROOT / "requirements.lock").read_text()
     assert re.search(r"^torch==\d", lock, re.M)
-    assert "TORCH_INDEX=https://download.pytorch.org/whl/cpu" in arguments("ARG")
+    assert "TORCH_INDEX=" in arguments("ARG")
 
 
 def test_it_holds_no_secret() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlray import storage
 from mlray.config import Project
 from mlray.derive import RARE_FRAC
+from mlray.pipeline.epochs import EpochLog
 from mlray.pipeline.stages import Work
 from mlray.stats.profile import ColumnProfile, Profile
 
@@ -64,13 +65,13 @@ _SETTINGS = (
 
 
 class _Epochs:
-    """Shows and logs every epoch once, also when a killed run is taken up again."""
+    """Shows and logs every epoch as soon as it ends."""
 
     def __init__(self, work: Work, job: TrainingJob):
         self._work, self._metric = work, job.metric
-        self._tracker = work.services["tracker"]
-        self._tracker.params({"training": {name: getattr(job, name) for name in _SETTINGS}})
-        self._logged = self._tracker.steps("validation_loss")
+        tracker = work.services["tracker"]
+        tracker.params({"training": {name: getattr(job, name) for name in _SETTINGS}})
+        self._log = EpochLog(tracker, job.metric)
 
     def __call__(self, report: EpochReport) -> None:
         best = " (best)" if report.best else ""
@@ -78,17 +79,7 @@ class _Epochs:
             f"epoch {report.epoch}: loss {report.train_loss:.4f}, validation {self._metric} "
             f"{report.metric:.4f}{best}, {report.rows_per_s:,.0f} rows/s"
         )
-        if report.epoch in self._logged:
-            return
-        values = {
-            "train_loss": report.train_loss,
-            "validation_loss": report.validation_loss,
-            f"validation_{self._metric}": report.metric,
-            "learning_rate": report.learning_rate,
-            "rows_per_s": report.rows_per_s,
-            "data_wait_s": report.data_wait_s,
-        }
-        self._tracker.metrics(values, step=report.epoch)
+        self._log.add(report)
 
 
 def training_job(work: Work) -> TrainingJob:

@@ -15,8 +15,10 @@ from mlray import storage
 from mlray.errors import MlrayError
 from mlray.pipeline import bundling
 from mlray.pipeline.data import derived_project
+from mlray.pipeline.epochs import EpochLog
 from mlray.pipeline.stages import Work
 from mlray.stats.profile import Profile
+from mlray.training.job import EpochReport
 
 if TYPE_CHECKING:
     from mlray.evaluation import Evaluation
@@ -110,6 +112,9 @@ def _record(work: Work, tracker: Tracker, metrics: Mapping[str, float]) -> None:
     """What MLflow is told beside the epochs: settings, rows, test metrics, the project file."""
     project = work.project
     tracker.params({"project": project.document})
+    log = EpochLog(tracker, project.evaluation.metric)  # a run that reuses training has its curves
+    for epoch in storage.read_json(work.before["train"].path("history.json")):
+        log.add(EpochReport.from_dict(epoch))
     tracker.metrics({f"test_{name}": value for name, value in metrics.items()})
     fingerprint = work.before["sources"].result["fingerprint"]
     parts = work.before["split"].result["parts"]

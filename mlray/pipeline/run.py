@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlray import storage
 from mlray.cluster import connected
 from mlray.config import Project
-from mlray.errors import MlrayError
 from mlray.pipeline.bundling import bundle_folder, rows_of_part
 from mlray.pipeline.data import derived_project
 from mlray.pipeline.stages import Done, Stage, checked_name, finished, forget, keys, perform
@@ -170,69 +170,68 @@ class _Driver:
     def run(self) -> Run:
         self.view.begin([stage.name for stage in self.stages])
         state = State.read(self.folder)
-        done: dict[str, Done] = {}
-        try:
-            with contextlib.ExitStack() as stack:
-                services: dict[str, Any] = {
-                    "found": self.found,
-                    "state": state,
-                    "folder": self.folder,
-                    "declared": self.project,
-                }
-                for stage in self.stages:
-                    done[stage.name] = self._one(stage, done, services, stack)
-                    self._derive(stage, done)
-                    self._remember(state, done[stage.name])
-        finally:
-            self.view.end()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.view.end)
+            services = self._services(state, stack)
+            try:
+                done = self._all(state, services)
+            except Exception:
+                self._end(services, "FAILED")
+                raise
+            except BaseException:
+                self._end(services, "KILLED")
+                raise
+            self._end(services, "FINISHED")
         told = done["register"].result if "register" in done else {}
         return Run(self.project, self.folder, tuple(done.values()), state.run_id, (), told)
 
-    def _one(
-        self,
-        stage: Stage,
-        before: dict[str, Done],
-        services: dict[str, Any],
-        stack: contextlib.ExitStack,
-    ) -> Done:
+    def _services(self, state: State, stack: contextlib.ExitStack) -> dict[str, Any]:
+        """What stages share; the connections are made when the first stage needs them."""
+        services: dict[str, Any] = {"found": self.found, "folder": self.folder}
+        services["declared"] = self.project
+        services["open"] = lambda: self._open(services, state, stack)
+        return services
+
+    def _all(self, state: State, services: dict[str, Any]) -> dict[str, Done]:
+        done: dict[str, Done] = {}
+        for stage in self.stages:
+            done[stage.name] = self._one(stage, done, services)
+            self._derive(stage, done)
+            self._remember(state, done[stage.name])
+        return done
+
+    def _one(self, stage: Stage, before: dict[str, Done], services: dict[str, Any]) -> Done:
         key = self.keys[stage.name]
         if kept := finished(self.home, stage.name, key):
             self.view.skipped(stage.name, kept.result.get("summary", ""))
             return kept
-        if stage.name != "sources" and "ray" not in services:
-            services["ray"] = stack.enter_context(connected(self.project))
         self.view.started(stage.name)
         try:
-            with self._tracked(services, stack):
-                made = perform(
-                    stage,
-                    self.project,
-                    self.home,
-                    key,
-                    before,
-                    lambda text: self.view.note(stage.name, text),
-                    services,
-                )
+            if "tracker" not in services:
+                services["open"]()
+            made = perform(
+                stage,
+                self.project,
+                self.home,
+                key,
+                before,
+                lambda text: self.view.note(stage.name, text),
+                services,
+            )
         except BaseException:
             self.view.failed(stage.name)
             raise
         self.view.done(stage.name, made.seconds, made.result.get("summary", ""))
         return made
 
-    @contextlib.contextmanager
-    def _tracked(self, services: dict[str, Any], stack: contextlib.ExitStack) -> Iterator[None]:
-        """The MLflow run is open while anything is done, and its end says how it went."""
-        if "tracker" not in services:
-            services["tracker"] = self._open_tracker(services["state"])
-            stack.callback(services["tracker"].end)
-        try:
-            yield
-        except (MlrayError, Exception):
-            services["tracker"].end("FAILED")
-            raise
-        except BaseException:
-            services["tracker"].end("KILLED")
-            raise
+    def _open(self, services: dict[str, Any], state: State, stack: contextlib.ExitStack) -> None:
+        """Ray and the MLflow run, at the same time: each takes seconds, mostly of waiting."""
+        with ThreadPoolExecutor(1) as pool:
+            tracker = pool.submit(self._open_tracker, state)
+            try:
+                stack.enter_context(connected(self.project))
+            finally:
+                services["tracker"] = tracker.result()
 
     def _open_tracker(self, state: State) -> Any:
         from mlray.tracking import Tracker
@@ -246,6 +245,11 @@ class _Driver:
         state.status = "running"
         state.write(self.folder)
         return tracker
+
+    def _end(self, services: dict[str, Any], status: str) -> None:
+        """The MLflow run says how it ended; nothing was opened if all stages were skipped."""
+        if "tracker" in services:
+            services["tracker"].end(status)
 
     def _derive(self, stage: Stage, done: dict[str, Done]) -> None:
         """Fill what is open, and refuse a gate that could not judge, before anything is trained."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test", "later")
 TRAIN, VALIDATION, TEST, LATER = range(4)
 _DEFAULT_SHARE = 0.15
+_NEVER = np.iinfo(np.int64).max
 _PERIOD = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 _SPELLINGS = {"train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1,
               "test": 2, "testing": 2, "later": 3}  # fmt: skip
@@ -59,6 +60,9 @@ class SplitPlan:
     seed: int
     reasons: tuple[str, ...]
     """How the plan came about, for people."""
+    known_at: str | None = None
+    """Split by time only: when a row's label became known. A row whose label was not known when
+    the next part began is kept apart as `later`, for nobody could have learnt from it by then."""
 
     def assign(self, table: pa.Table) -> Parts:
         """The part of each row, as its place in `PARTS`; shape (N,).
@@ -120,6 +124,10 @@ class SplitPlan:
                 inside &= times < span.end_us
             parts[inside] = number
         parts[pc.is_null(column).to_numpy()] = LATER  # without a time it can honestly go nowhere
+        if self.known_at is not None and self.known_at in table.column_names:
+            known = epoch_us(table.column(self.known_at)).fill_null(_NEVER).to_numpy()
+            parts[(parts == TRAIN) & (known >= self.validation.start_us)] = LATER
+            parts[(parts == VALIDATION) & (known >= self.test.start_us)] = LATER
         return parts
 
     def _by_hash(self, table: pa.Table) -> Parts:
@@ -145,13 +153,20 @@ class SplitPlan:
         return parts
 
 
-def plan(split: Split, profile: Profile, *, time_column: str | None = None) -> SplitPlan:
+def plan(
+    split: Split,
+    profile: Profile,
+    *,
+    time_column: str | None = None,
+    known_at: str | None = None,
+) -> SplitPlan:
     """How to split rows that look like `profile`.
 
     Args:
         split: the section of the project file.
         profile: of the rows; gives kinds of columns and quantiles of time.
         time_column: time of the rows if `split` names no column.
+        known_at: time column at which labels became known.
 
     Raises:
         ConfigError: what is asked for cannot be.
@@ -165,7 +180,8 @@ def plan(split: Split, profile: Profile, *, time_column: str | None = None) -> S
             do=did_you_mean(column, profile.columns),
         )
     if by == "time":
-        return _plan_time(split, profile, str(column), reason)
+        made = _plan_time(split, profile, str(column), reason)
+        return made if known_at is None else dataclasses.replace(made, known_at=known_at)
     if by == "column":
         return SplitPlan("column", column, 0.0, 0.0, split.seed, (reason,))
     shares = _checked_shares(split)

@@ -227,3 +227,18 @@ def test_no_rows_give_no_parts():
     nothing = table_of([("a", 1.0, 1, True)]).slice(0, 0)
     for column in (None, "g", "f"):
         assert SplitPlan("hash", column, 0.1, 0.1, 0, ()).assign(nothing).tolist() == []
+
+
+def test_a_label_that_was_not_known_when_the_next_part_began_is_not_learnt_from() -> None:
+    days = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=i) for i in range(90)]
+    known = [day + timedelta(days=7) for day in days]
+    table = pa.table({"day": days, "known": known})
+    split = Split(by="time", column="day", validation="2024-02", test="2024-03")
+    made = plan(split, Profile.of(table), known_at="known")
+    parts = SplitPlan.from_json(made.to_json()).assign(table)
+    starts = {"2024-02-01": 0, "2024-03-01": 1}
+    for start, part in starts.items():
+        cut = datetime.fromisoformat(start).replace(tzinfo=UTC)
+        learnt = [k for k, p in zip(known, parts, strict=True) if p == part]
+        assert max(learnt) < cut
+    assert (parts == 3).sum() == 14, "a week before each cut"

@@ -111,7 +111,8 @@ def clean_rows(work: Work) -> dict[str, Any]:
     clean = _emptied(work.path(CLEAN))
     cleaning = _Cleaning(rules, project.sources.transform, project.folder, clean, quarantine)
     profiles, reports, files = [], [], []
-    for record in _records(quality.mark_repeats(rows.dataset, rules), cleaning):
+    name = f"{project.name}-quality"
+    for record in _records(name, quality.mark_repeats(rows.dataset, rules), cleaning):
         profiles.append(Profile.from_json(record["profile"]))
         reports.append(quality.QualityReport.from_dict(json.loads(record["report"])))
         files += [record["file"]] if record["file"] else []
@@ -141,10 +142,16 @@ def _emptied(folder: str) -> str:
     return folder
 
 
-def _records(dataset: Any, function: Callable[[pa.Table], pa.Table]) -> Iterator[dict[str, Any]]:
-    """Run `function` on every block; yields the small rows that it returned, in source order."""
+def _records(
+    name: str, dataset: Any, function: Callable[[pa.Table], pa.Table]
+) -> Iterator[dict[str, Any]]:
+    """Run `function` on every block; yields the small rows that it returned, in source order.
+
+    `name` is what Ray's dashboard shows.
+    """
     from mlray.sources import plain_errors
 
+    dataset.set_name(name)
     with plain_errors():
         done = dataset.map_batches(
             function, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
@@ -226,11 +233,11 @@ def split_rows(work: Work) -> dict[str, Any]:
     project = work.project
     before = work.before["quality"]
     whole = Profile.from_json(_text(before.path("profile.json")))
-    plan = splits.plan(project.split, whole)
+    plan = splits.plan(project.split, whole, known_at=project.model.label_known_at)
     counts = np.zeros(len(splits.PARTS), dtype=np.int64)
     profiles = []
     parting = _Parting(plan, project.sources.transform, project.folder)
-    for record in _records(clean_dataset(before), parting):
+    for record in _records(f"{project.name}-split", clean_dataset(before), parting):
         counts += record["counts"]
         profiles.append(Profile.from_json(record["profile"]))
     plan.check(counts.tolist())
@@ -256,8 +263,10 @@ def encode_rows(work: Work) -> dict[str, Any]:
         project, Profile.from_json(_text(parts.path("profile.json"))), whole
     )
     storage.write_bytes(work.path("encoder.json"), encoder.to_json().encode())
+    rows = clean_dataset(work.before["quality"])
+    rows.set_name(f"{project.name}-encode")
     write_shards(
-        clean_dataset(work.before["quality"]),
+        rows,
         encoder,
         work.path("shards"),
         plan.assign,

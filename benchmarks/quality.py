@@ -34,7 +34,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import mlray
 from mlray.models.bundle import load_bundle
 from mlray.models.predictor import Predictor
-from mlray.pipeline.bundling import bundle_folder
+from mlray.pipeline.outputs import bundle_folder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = ("mlray", "logistic regression", "boosted trees")

@@ -85,9 +85,7 @@ def serve_rows(project: mlray.Project, service: mlray.Service, rows: pa.Table) -
         time.sleep(0.2)
 
 
-def stay(
-    show: Console, project: mlray.Project, service: mlray.Service, dashboard: str
-) -> None:
+def stay(show: Console, project: mlray.Project, service: mlray.Service, dashboard: str) -> None:
     """Leave all up until Ctrl-C, and say where."""
     with mlflow_server(project) as tracking:
         show.print(f"\nAPI        {service.url}/docs")

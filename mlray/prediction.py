@@ -108,7 +108,8 @@ def _dataset(project: Project, rows: str | None, scoring: _Scoring) -> Any:
     if rows is None:
         return open_rows(project).dataset
     opened = open_files(rows, project)
-    if set(_predictor(scoring.bundle, scoring.code_folder).schema.names) <= set(opened.schema.names):
+    wanted = _predictor(scoring.bundle, scoring.code_folder).schema.names
+    if set(wanted) <= set(opened.schema.names):
         return opened.dataset()
     source = project.sources.rows.model_copy(update={"path": rows, "kind": None})
     sources = project.sources.model_copy(update={"rows": source})

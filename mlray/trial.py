@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from mlray.config import Project
-from mlray.health import Finding
 from mlray.errors import MlrayError
+from mlray.health import Finding
 
 SAMPLE_ROWS = 500
 

@@ -189,4 +189,3 @@ def _path(file: Source) -> str | Path:
             raise InputError("this project was not read from a file, so it takes no overrides")
         return file.file
     return file
-

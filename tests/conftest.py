@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
@@ -13,11 +17,6 @@ for _name, _value in {
     "RAY_TRAIN_V2_ENABLED": "1",
 }.items():
     os.environ.setdefault(_name, _value)
-
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mlray import splits, storage, usercode
+from mlray import storage, usercode
 from mlray.config import Project
 from mlray.models.calibration import Calibration, calibrate
-from mlray.pipeline.data import CLEAN
-from mlray.pipeline.stages import Done, Work
-from mlray.stats.profile import Profile
+from mlray.pipeline.outputs import BUNDLE, encoder_of, profile_of, rows_of_part
+from mlray.pipeline.stages import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from mlray.models.predictor import Predictor
     from mlray.stats.bins import Reference
 
-BUNDLE = "bundle"
 _CUT_ROWS = 1_000_000
 """Bins are cut on so many training rows at most; all of them are counted."""
 
@@ -45,9 +41,7 @@ def write(work: Work) -> tuple[Bundle, Evaluation]:
     work.say("evaluating on the test rows")
     draft = write_bundle(storage.join(work.scratch, BUNDLE), parts, project.folder)
     evaluation = judged(work, Predictor(draft, project.folder, threads=2), "test")
-    done = dataclasses.replace(
-        parts, evaluation=evaluation.to_dict(), card=_card(work, evaluation)
-    )
+    done = dataclasses.replace(parts, evaluation=evaluation.to_dict(), card=_card(work, evaluation))
     write_bundle(work.path(BUNDLE), done, project.folder)
     return load_bundle(work.path(BUNDLE)), evaluation
 
@@ -58,13 +52,11 @@ def _parts(work: Work) -> BundleParts:
     from mlray.models.packing import BundleParts
     from mlray.models.predictor import required_inputs
 
-    project, encoder = work.project, _encoder(work)
+    project, encoder = work.project, encoder_of(work.before["encode"])
     weights = storage.read_bytes(work.before["train"].path("weights.safetensors"))
     logits, labels = _validation(work)
     calibration = _calibration(project, encoder, logits, labels)
-    network = build(
-        project.model.network, encoder.inputs(), project.model.options, project.folder
-    )
+    network = build(project.model.network, encoder.inputs(), project.model.options, project.folder)
     _load(network, weights)
     work.say("exporting the graph")
     golden = _golden(work)
@@ -76,7 +68,7 @@ def _parts(work: Work) -> BundleParts:
         graph=to_onnx(network, calibration, encoder.inputs()),
         weights=weights,
         calibration=calibration,
-        profile=_profile(work),
+        profile=profile_of(work.before["split"]),
         reference=_reference(work, encoder, scores),
         evaluation={},
         golden=golden,
@@ -88,17 +80,6 @@ def _parts(work: Work) -> BundleParts:
         options=project.model.options,
         transform=project.sources.transform,
     )
-
-
-def _encoder(work: Work) -> Encoder:
-    from mlray.models.encoder import Encoder
-
-    return Encoder.from_json(storage.read_bytes(work.before["encode"].path("encoder.json")))
-
-
-def _profile(work: Work) -> Profile:
-    text = storage.read_bytes(work.before["split"].path("profile.json"))
-    return Profile.from_json(text.decode())
 
 
 def _validation(work: Work) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -160,20 +141,8 @@ def _golden(work: Work) -> pa.Table:
 
 
 def part_tables(work: Work, part: str) -> Iterator[pa.Table]:
-    """The raw clean rows of a part, file by file; tables are never empty."""
-    plan = splits.SplitPlan.from_json(storage.read_bytes(work.before["split"].path("plan.json")))
-    yield from rows_of_part(work.before["quality"], plan, part)
-
-
-def rows_of_part(quality: Done, plan: splits.SplitPlan, part: str) -> Iterator[pa.Table]:
-    """As `part_tables`, from a finished quality stage and a plan."""
-    code = splits.PARTS.index(part)
-    for name in storage.read_json(quality.path("files.json")):
-        for batch in pq.ParquetFile(quality.path(CLEAN, name)).iter_batches(1 << 18):
-            table = pa.Table.from_batches([batch])
-            held = table.filter(pa.array(plan.assign(table) == code))
-            if held.num_rows:
-                yield held
+    """The raw clean rows of a part, as a stream of tables that are never empty."""
+    return rows_of_part(work.before["quality"], work.before["split"], part)
 
 
 def judged(work: Work, predictor: Predictor, part: str) -> Evaluation:
@@ -271,7 +240,3 @@ def _card(work: Work, evaluation: Evaluation) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def bundle_folder(evaluate_stage: Done) -> str:
-    return str(Path(evaluate_stage.folder) / BUNDLE)

@@ -28,11 +28,11 @@ from mlray.models.encoder import Encoder
 from mlray.models.predictor import transformed as apply
 from mlray.models.roles import Left, Role, choose_roles
 from mlray.models.target import Target
+from mlray.pipeline.outputs import CLEAN, clean_files, plan_of, profile_of
 from mlray.pipeline.stages import Done, Work
 from mlray.stats.profile import Profile
 
-CLEAN, QUARANTINE = "clean", "quarantine"
-TRAIN, VALIDATION = 0, 1
+QUARANTINE = "quarantine"
 
 
 def note_sources(work: Work) -> dict[str, Any]:
@@ -199,13 +199,12 @@ def clean_dataset(quality_stage: Done) -> Any:
     """The clean rows as a Ray Dataset, in source order."""
     import ray.data
 
-    files = storage.read_json(quality_stage.path("files.json"))
-    return ray.data.read_parquet([quality_stage.path(CLEAN, f) for f in files])
+    return ray.data.read_parquet(clean_files(quality_stage))
 
 
 def derived_project(project: Project, quality_stage: Done) -> Derived:
     """The project with nothing left open, from the profile of its clean rows."""
-    return derive(project, Profile.from_json(_text(quality_stage.path("profile.json"))))
+    return derive(project, profile_of(quality_stage))
 
 
 @dataclass(frozen=True)
@@ -218,22 +217,17 @@ class _Parting:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         parts = self.plan.assign(table)
-        train = table.filter(pa.array(parts == TRAIN))
-        profile = Profile.of(self._known(train))
-        counts = np.bincount(parts[parts >= 0], minlength=len(splits.PARTS)).tolist()
-        row = {"counts": counts, "profile": profile.to_json()}
-        return pa.Table.from_pylist([row])
-
-    def _known(self, train: pa.Table) -> pa.Table:
-        return transformed(train, self.transform, self.code_folder)
+        train = table.filter(pa.array(parts == splits.TRAIN))
+        profile = Profile.of(transformed(train, self.transform, self.code_folder))
+        counts = np.bincount(parts, minlength=len(splits.PARTS)).tolist()
+        return pa.Table.from_pylist([{"counts": counts, "profile": profile.to_json()}])
 
 
 def split_rows(work: Work) -> dict[str, Any]:
     """Decide which rows train, validate and test; profile the training rows."""
     project = work.project
     before = work.before["quality"]
-    whole = Profile.from_json(_text(before.path("profile.json")))
-    plan = splits.plan(project.split, whole, known_at=project.model.label_known_at)
+    plan = splits.plan(project.split, profile_of(before), known_at=project.model.label_known_at)
     counts = np.zeros(len(splits.PARTS), dtype=np.int64)
     profiles = []
     parting = _Parting(plan, project.sources.transform, project.folder)
@@ -257,10 +251,8 @@ def encode_rows(work: Work) -> dict[str, Any]:
     from mlray.training.shards import write_shards
 
     project, parts = work.project, work.before["split"]
-    plan = splits.SplitPlan.from_json(_text(parts.path("plan.json")))
-    whole = Profile.from_json(_text(work.before["quality"].path("profile.json")))
     encoder, roles, left = fitted_encoder(
-        project, Profile.from_json(_text(parts.path("profile.json"))), whole
+        project, profile_of(parts), profile_of(work.before["quality"])
     )
     storage.write_bytes(work.path("encoder.json"), encoder.to_json().encode())
     rows = clean_dataset(work.before["quality"])
@@ -269,7 +261,7 @@ def encode_rows(work: Work) -> dict[str, Any]:
         rows,
         encoder,
         work.path("shards"),
-        plan.assign,
+        plan_of(parts).assign,
         transform=Transform(project.sources.transform, project.folder),
         expected_rows=work.before["quality"].result["clean"],
     )
@@ -310,10 +302,6 @@ def fitted_encoder(
     return Encoder.fit(train, roles, target), roles, left
 
 
-def _text(path: str) -> str:
-    return storage.read_bytes(path).decode()
-
-
 @dataclass(frozen=True)
 class Transform:
     """`transformed` as a value that travels to workers."""
@@ -323,4 +311,3 @@ class Transform:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return transformed(table, self.path, self.folder)
-

@@ -9,24 +9,12 @@ from mlray import storage
 from mlray.config import Project
 from mlray.derive import RARE_FRAC
 from mlray.pipeline.epochs import EpochLog
+from mlray.pipeline.outputs import encoder_of, profile_of
 from mlray.pipeline.stages import Work
-from mlray.stats.profile import ColumnProfile, Profile
+from mlray.stats.profile import ColumnProfile
 
 if TYPE_CHECKING:
-    from mlray.models.encoder import Encoder
     from mlray.training.job import EpochReport, TrainingJob
-
-
-def read_encoder(work: Work) -> Encoder:
-    from mlray.models.encoder import Encoder
-
-    return Encoder.from_json(storage.read_bytes(work.before["encode"].path("encoder.json")))
-
-
-def train_profile(work: Work) -> Profile:
-    """The profile of the training rows, as the network sees them."""
-    text = storage.read_bytes(work.before["split"].path("profile.json"))
-    return Profile.from_json(text.decode())
 
 
 def train_model(work: Work) -> dict[str, Any]:
@@ -87,14 +75,14 @@ def training_job(work: Work) -> TrainingJob:
     from mlray.models import defaults
     from mlray.training.job import TrainingJob
 
-    project, encoder = work.project, read_encoder(work)
+    project, encoder = work.project, encoder_of(work.before["encode"])
     training, model = project.training, project.model
     rows = work.before["split"].result["parts"]["train"]
     batch = training.batch_size
     batch = defaults.batch_size(rows) if batch == "auto" else batch
     rate = training.learning_rate
     workers, device = _placement(project)
-    target = train_profile(work).columns[model.target]
+    target = profile_of(work.before["split"]).columns[model.target]
     return TrainingJob(
         name=project.name,
         shards=work.before["encode"].path("shards"),
@@ -177,4 +165,3 @@ def register_model(work: Work) -> dict[str, Any]:
     from mlray.pipeline import registering
 
     return registering.register(work)
-

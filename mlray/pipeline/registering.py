@@ -16,8 +16,8 @@ from mlray.errors import MlrayError
 from mlray.pipeline import bundling
 from mlray.pipeline.data import derived_project
 from mlray.pipeline.epochs import EpochLog
+from mlray.pipeline.outputs import bundle_folder, evaluation_of, profile_of
 from mlray.pipeline.stages import Work
-from mlray.stats.profile import Profile
 from mlray.training.job import EpochReport
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 def register(work: Work) -> dict[str, Any]:
     """Register the run's bundle, and promote it if the gate says so."""
-    from mlray.evaluation import Evaluation, headline
+    from mlray.evaluation import headline
     from mlray.registry import Registry
 
     tracker: Tracker = work.services["tracker"]
     registry = Registry.of(tracker)
     evaluated = work.before["evaluate"]
-    evaluation = Evaluation.from_dict(storage.read_json(evaluated.path("evaluation.json")))
+    evaluation = evaluation_of(evaluated)
     metrics = headline(evaluation)
     work.say("comparing with the champion on the same rows")
     champion, rival, warnings = _champion(work, registry)
@@ -43,7 +43,7 @@ def register(work: Work) -> dict[str, Any]:
     _record(work, tracker, metrics)
     version = registry.register(
         tracker.run_id or "",
-        bundling.bundle_folder(evaluated),
+        bundle_folder(evaluated),
         work.project.name,
         {"mlray.decision": "; ".join(decision.reasons)},
         metrics,
@@ -171,20 +171,20 @@ def _about_data(work: Work) -> dict[str, Any]:
     from mlray.report import columns_of
 
     project, before = work.project, work.before
-    profile = Profile.from_json(storage.read_bytes(before["split"].path("profile.json")).decode())
     roles = [Role(**role) for role in before["encode"].result["roles"]]
     left = [Left(**out) for out in before["encode"].result["left"]]
     reasons = derived_project(work.services["declared"], before["quality"]).reasons
-    reference = storage.read_json(
-        storage.join(bundling.bundle_folder(before["evaluate"]), "reference.json")
-    )
+    reference = storage.read_json(storage.join(bundle_folder(before["evaluate"]), "reference.json"))
     sources = project.sources.tables.items()
     return {
         "sources": [{"name": n, "kind": s.kind or "", "path": str(s.path)} for n, s in sources],
         "parts": before["split"].result["parts"],
         "split": {"by": project.split.by, "reasons": before["split"].result["reasons"]},
         "columns": columns_of(
-            profile, roles, [(out.column, out.reason) for out in left], project.model.target
+            profile_of(before["split"]),
+            roles,
+            [(out.column, out.reason) for out in left],
+            project.model.target,
         ),
         "derived": [
             {"setting": name, "value": _value(project, name), "reason": reason}

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from mlray import storage
 from mlray.cluster import connected
 from mlray.config import Project
-from mlray.pipeline.bundling import bundle_folder, rows_of_part
 from mlray.pipeline.data import derived_project
+from mlray.pipeline.outputs import bundle_folder, rows_of_part
 from mlray.pipeline.stages import Done, Stage, checked_name, finished, forget, keys, perform
 from mlray.pipeline.state import State, locked
 from mlray.pipeline.view import View, for_terminal
 from mlray.registry import check_rules
-from mlray.splits import SplitPlan
 from mlray.stats.metrics import NAMES
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ class Run:
 
     def rows(self, part: str) -> Iterator[pa.Table]:
         """The clean raw rows of train, validation, test or later, as a stream of tables."""
-        plan = SplitPlan.from_json(storage.read_bytes(self.stage("split").path("plan.json")))
-        return rows_of_part(self.stage("quality"), plan, part)
+        return rows_of_part(self.stage("quality"), self.stage("split"), part)
 
     def summary(self) -> str:
         """What a person wants to know at the end."""

@@ -1,8 +1,8 @@
 """What is known of a run across restarts: who runs it, its MLflow run, how it ended.
 
-    runs/RUN/lock          held while a driver works on the run; a killed driver lets go of it
-    runs/RUN/run.json      MLflow run id, status, stage times
-    runs/RUN/report.html
+runs/RUN/lock          held while a driver works on the run; a killed driver lets go of it
+runs/RUN/run.json      MLflow run id, status, stage times
+runs/RUN/report.html
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _written(rows: pa.Table, folder: Path) -> str:
 def _evaluation_scores(run: mlray.Run, rows: pa.Table) -> np.ndarray:
     from mlray.models.bundle import load_bundle
     from mlray.models.predictor import Predictor
-    from mlray.pipeline.bundling import bundle_folder
+    from mlray.pipeline.outputs import bundle_folder
 
     bundle = load_bundle(bundle_folder(run.stage("evaluate")))
     return Predictor(bundle, run.project.folder).predict(rows).scores

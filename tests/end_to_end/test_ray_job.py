@@ -1,4 +1,4 @@
-"""The same command through `ray job submit`, against a head of its own with token authentication."""
+"""The same command through `ray job submit`, against a head with token authentication."""
 
 from __future__ import annotations
 

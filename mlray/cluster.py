@@ -71,6 +71,14 @@ def connect(project: Project, *, dashboard: bool = False) -> None:
     _set_up_data()
 
 
+def owns_cluster() -> bool:
+    """Whether this process started the cluster it is connected to, which ends with it."""
+    import ray
+
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.head) and not node.connect_only
+
+
 def _set_up_data() -> None:
     """How Ray Data works for this process: quietly, in order, and with plain errors."""
     import logging

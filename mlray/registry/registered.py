@@ -113,7 +113,7 @@ class Registry:
             f"{name} has no such version",
             value=number,
             allowed=", ".join(str(v.number) for v in known[:20]) or "none is registered",
-            do="run `mlray versions` to see them",
+            do="`mlray models` lists them",
         )
 
     def champion(self, name: str, alias: str = CHAMPION) -> Version | None:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from mlray import storage
+from mlray.cluster import owns_cluster
 from mlray.config import Project, duration_s, load
 from mlray.errors import BundleError, InputError, ServingError
 from mlray.serving.app import REPLICA_CPUS, Settings, build, start_watcher, stop_watcher
@@ -95,7 +96,8 @@ class Service:
         if application_name(self.name) in running:
             serve.delete(application_name(self.name))
         stop_watcher(self.name)
-        if self._started_serve and not serve.status().applications:
+        # Serve's controller dies with a cluster of our own anyway, and more quietly than by itself.
+        if self._started_serve and not owns_cluster() and not serve.status().applications:
             serve.shutdown()
 
     def _asked(self, path: str, body: bytes | None = None) -> Any:

@@ -135,13 +135,20 @@ def test_the_embedded_serve_config_is_one_that_ray_serve_takes() -> None:
     assert config.http_options.port in [port["containerPort"] for port in head["ports"]]
 
 
-def test_the_builder_that_is_named_makes_an_application_of_the_arguments() -> None:
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_builder_that_is_named_makes_an_application_of_the_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as called
+
+    from mlray.serving.app import stop_watcher
 
     (entry,) = serve_config()["applications"]
     module, _, name = entry["import_path"].partition(":")
     file = FOLDER.parents[1] / Path(entry["args"]["project"]).relative_to("/app")
+    monkeypatch.setenv("MLRAY_HOME", str(tmp_path))
     called(getattr(importlib.import_module(module), name), {**entry["args"], "project": str(file)})
+    stop_watcher("flights")
 
 
 def serve_config() -> dict[str, Any]:

@@ -76,7 +76,7 @@ def owns_cluster() -> bool:
     import ray
 
     node = ray._private.worker._global_node
-    return node is not None and bool(node.head) and not node.connect_only
+    return node is not None and bool(node.head)
 
 
 def _set_up_data() -> None:

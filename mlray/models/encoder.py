@@ -6,6 +6,7 @@ Legend: N rows, F numeric features, C categorical features, K classes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -208,7 +209,9 @@ class Encoder:
         """
         for number in self.numeric:
             if number.name == feature:
-                return f"{value * number.scale + number.center:.6g}"
+                # a thousandth of the spread tells bins apart, and hides float32's last digits
+                decimals = 3 - math.floor(math.log10(number.scale))
+                return f"{round(value * number.scale + number.center, decimals):.8g}"
         named = next((f for f in self.category if f.name == feature), None)
         if named is None:
             raise KeyError(feature)

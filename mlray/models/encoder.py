@@ -211,7 +211,7 @@ class Encoder:
             if number.name == feature:
                 # a thousandth of the spread tells bins apart, and hides float32's last digits
                 decimals = 3 - math.floor(math.log10(number.scale))
-                return f"{round(value * number.scale + number.center, decimals):.8g}"
+                return f"{round(value * number.scale + number.center, decimals) + 0.0:.8g}"
         named = next((f for f in self.category if f.name == feature), None)
         if named is None:
             raise KeyError(feature)

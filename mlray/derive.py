@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlray.config import Project
+from mlray.config import Project, with_sections
 from mlray.errors import ConfigError
+from mlray.models import defaults
 from mlray.models.target import Target
 from mlray.stats.profile import ColumnProfile, Profile
 
+TRAIN_FRAC = 0.7
+"""Share of the rows that trains, about, before the split is made."""
 RARE_FRAC = 0.05
 """A class with a smaller share of the rows is rare."""
 
@@ -33,21 +36,14 @@ def derive(project: Project, profile: Profile) -> Derived:
         InputError: the target cannot be learnt (constant, all missing).
     """
     _check_columns(project, profile)
-    steps = (_task, _split, _metric, _promotion)
     reasons: dict[str, str] = {}
-    for step in steps:
+    for step in (_task, _split, _batch, _rate, _budget, _metric, _promotion):
         section, values, reason = step(project, profile)
-        changed = getattr(project, section).model_copy(update=values)
         if values:
-            project = _with(project, **{section: changed})
+            changed = getattr(project, section).model_copy(update=values)
+            project = with_sections(project, **{section: changed})
             reasons |= {f"{section}.{name}": reason for name in values}
     return Derived(project, reasons)
-
-
-def _with(project: Project, **sections: Any) -> Project:
-    copied = project.model_copy(update=sections)
-    copied._file, copied._document = project._file, project._document
-    return copied
 
 
 Step = tuple[str, dict[str, Any], str]
@@ -83,6 +79,28 @@ def _time_columns(project: Project, profile: Profile) -> list[str]:
         for c in profile.columns.values()
         if c.kind == "time" and c.name != label_time and c.missing == 0 and c.distinct >= 20
     ]
+
+
+def _batch(project: Project, profile: Profile) -> Step:
+    if project.training.batch_size != "auto":
+        return "training", {}, ""
+    rows = round(TRAIN_FRAC * profile.rows)
+    return "training", {"batch_size": defaults.batch_size(rows)}, f"for about {rows:,} rows"
+
+
+def _rate(project: Project, profile: Profile) -> Step:
+    if project.training.learning_rate != "auto" or project.training.batch_size == "auto":
+        return "training", {}, ""
+    batch = project.training.batch_size
+    rate = round(defaults.learning_rate(batch), 6)
+    return "training", {"learning_rate": rate}, f"for batches of {batch:,} rows"
+
+
+def _budget(project: Project, profile: Profile) -> Step:
+    if project.training.budget != "auto":
+        return "training", {}, ""
+    rows = round(TRAIN_FRAC * profile.rows)
+    return "training", {"budget": defaults.budget(rows)}, f"for about {rows:,} rows"
 
 
 def _metric(project: Project, profile: Profile) -> Step:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlray.config import Project
+from mlray.config import Project, with_sections
 from mlray.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ def _dataset(project: Project, rows: str | None, scoring: _Scoring) -> Any:
         return opened.dataset()
     source = project.sources.rows.model_copy(update={"path": rows, "kind": None})
     sources = project.sources.model_copy(update={"rows": source})
-    read = project.model_copy(update={"sources": sources})
-    read._file = project.file
-    return open_rows(read).dataset
+    return open_rows(with_sections(project, sources=sources)).dataset
 
 
 @dataclass(frozen=True)

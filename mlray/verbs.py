@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlray import storage
-from mlray.config import Project
+from mlray.config import Project, with_sections
 from mlray.config import load as load_file
 from mlray.errors import InputError
 
@@ -63,17 +63,21 @@ def check(project: Source, overrides: Iterable[str] = ()) -> list[Finding]:
 def explain(what: str, overrides: Iterable[str] = ()) -> str:
     """A section or field in words, or a project file with every derived value written out.
 
-    For a project file its rows are profiled first (the stages up to quality are run, or found).
+    For a project file its rows are read and profiled first: the stages up to encode are run, or
+    found done.
     """
     from mlray.config import explain_section, whole_file
 
     if not what.endswith((".yaml", ".yml")):
         return explain_section(what)
-    from mlray.pipeline.data import derived_project
-
-    done = run(what, overrides, until="quality")
-    derived = derived_project(load(what, *overrides), done.stage("quality"))
-    return whole_file(derived.project, derived.reasons)
+    done = run(what, overrides, until="encode")
+    encoded = done.stage("encode").result
+    roles = {role["column"]: role["kind"] for role in encoded["roles"]}
+    model = done.project.model.model_copy(update={"features": list(roles), "kinds": roles})
+    left = "; ".join(f"{out['column']} is left out: {out['reason']}" for out in encoded["left"])
+    kinds = "; ".join(f"{role['column']}: {role['reason']}" for role in encoded["roles"])
+    reasons = {**done.derived, "model.features": left, "model.kinds": kinds}
+    return whole_file(with_sections(done.project, model=model), reasons)
 
 
 def doctor(project: Source | None = None, overrides: Iterable[str] = ()) -> list[Finding]:

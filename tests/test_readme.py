@@ -43,17 +43,30 @@ def test_every_dependency_has_its_line() -> None:
         assert re.search(rf"\b{name}\b", table), f"{name} is not in the README's table"
 
 
+def results() -> dict[str, float]:
+    files = (ROOT / "benchmarks" / "results").glob("*.json")
+    claims = [claim for file in files for claim in json.loads(file.read_text())["claims"]]
+    return {claim["claim"]: claim["value"] for claim in claims}
+
+
 def test_every_figure_is_one_of_the_benchmarks() -> None:
     """A figure in the table of measurements stands, so rounded, in benchmarks/results."""
-    rows = re.findall(r"^\| (\w+) \| ([\d.]+)", README.split("## Measured")[1], re.M)
-    assert rows
-    claims = {}
-    for file in (ROOT / "benchmarks" / "results").glob("*.json"):
-        for claim in json.loads(file.read_text())["claims"]:
-            claims[claim["claim"]] = claim["value"]
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+) \|", README.split("## Measured")[1], re.M)
+    assert len(rows) > 10
+    found = results()
     for name, shown in rows:
         digits = len(shown.partition(".")[2])
-        assert f"{claims[name]:.{digits}f}" == shown, f"{name}: {claims[name]} is shown as {shown}"
+        assert f"{found[name]:.{digits}f}" == shown, f"{name}: {found[name]} is shown as {shown}"
+
+
+def test_every_score_of_a_model_is_one_of_the_benchmarks() -> None:
+    rows = re.findall(r"^\| ([a-z][\w -]+(?:AUC|accuracy)) \| (.+) \|$", README, re.M)
+    assert len(rows) == 5
+    found, models = results(), re.findall(r"^\| \| (mlray .+) \|$", README, re.M)[0].split(" | ")
+    for name, cells in rows:
+        for model, shown in zip(models, cells.split(" | "), strict=True):
+            value = found[f"{name}, {model}".replace(" ", "_")]
+            assert f"{value:.4f}" == shown, f"{name}, {model}: {value} is shown as {shown}"
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -2,6 +2,15 @@
 
 from mlray.config.explaining import explain_section, schema, whole_file
 from mlray.config.loading import load
-from mlray.config.sections import Budget, Project, duration_s
+from mlray.config.sections import Budget, Project, duration_s, with_sections
 
-__all__ = ["Budget", "Project", "duration_s", "explain_section", "load", "schema", "whole_file"]
+__all__ = [
+    "Budget",
+    "Project",
+    "duration_s",
+    "explain_section",
+    "load",
+    "schema",
+    "whole_file",
+    "with_sections",
+]

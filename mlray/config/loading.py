@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mlray.config.sections import Project
+from mlray.config.sections import Project, with_sections
 from mlray.errors import ConfigError
 
 Location = tuple[str | int, ...]
@@ -316,9 +316,7 @@ def _with_absolute_paths(project: Project) -> Project:
     storage = project.storage.model_copy(
         update={"path": _absolute(project.storage.path, project.folder)}
     )
-    copied = project.model_copy(update={"sources": sources, "storage": storage})
-    copied._file, copied._document = project._file, project._document
-    return copied
+    return with_sections(project, sources=sources, storage=storage)
 
 
 def _absolute(path: Any, folder: str) -> Any:

@@ -369,3 +369,10 @@ class Project(Section):
     def document(self) -> dict[str, Any]:
         """What the user wrote, overrides applied, secrets still as ${env:NAME}: safe to record."""
         return self._document
+
+
+def with_sections(project: Project, **sections: Section) -> Project:
+    """The project with other sections; it still knows its file and what the user wrote."""
+    copied = project.model_copy(update=sections)
+    copied._file, copied._document = project._file, project._document
+    return copied

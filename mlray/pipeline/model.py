@@ -72,15 +72,10 @@ class _Epochs:
 
 def training_job(work: Work) -> TrainingJob:
     """Everything that decides the weights, as plain data."""
-    from mlray.models import defaults
     from mlray.training.job import TrainingJob
 
     project, encoder = work.project, encoder_of(work.before["encode"])
     training, model = project.training, project.model
-    rows = work.before["split"].result["parts"]["train"]
-    batch = training.batch_size
-    batch = defaults.batch_size(rows) if batch == "auto" else batch
-    rate = training.learning_rate
     workers, device = _placement(project)
     target = profile_of(work.before["split"]).columns[model.target]
     return TrainingJob(
@@ -89,9 +84,9 @@ def training_job(work: Work) -> TrainingJob:
         storage_path=work.scratch,
         inputs=encoder.inputs(),
         metric=project.evaluation.metric,
-        batch_size=batch,
-        learning_rate=defaults.learning_rate(batch) if rate == "auto" else rate,
-        budget=defaults.budget(rows) if training.budget == "auto" else training.budget,
+        batch_size=int(training.batch_size),
+        learning_rate=float(training.learning_rate),
+        budget=training.budget,
         network=model.network,
         options=model.options,
         folder=project.folder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ class Run:
     """MLflow's."""
     planned: tuple[str, ...] = ()
     """Of a dry run: stages that would run."""
+    derived: Mapping[str, str] = field(default_factory=dict)
+    """Why each value that the project file left open is what it is, by dotted field."""
     _told: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -91,7 +93,7 @@ class Run:
         """What a person wants to know at the end."""
         if self.planned or not self.stages:
             return f"would run: {', '.join(self.planned) or 'nothing, all is up to date'}"
-        lines = []
+        lines = [*self._chosen(), ""]
         if self.skipped:
             lines.append(f"unchanged, skipped: {', '.join(self.skipped)}")
         if self._told:
@@ -103,6 +105,18 @@ class Run:
             lines.append(f"MLflow run: {self.run_id}")
             lines.append(f"report: {self.report}")
         return "\n".join(lines)
+
+    def _chosen(self) -> list[str]:
+        """What mlray decided by itself: settings, and columns that were left out."""
+        lines = []
+        for name, reason in self.derived.items():
+            section, field_name = name.split(".")
+            value = getattr(getattr(self.project, section), field_name)
+            lines.append(f"derived {name} = {value}: {reason}")
+        encoded = [stage for stage in self.stages if stage.name == "encode"]
+        for out in encoded[0].result["left"] if encoded else []:
+            lines.append(f"left out {out['column']}: {out['reason']}")
+        return lines
 
 
 def run(
@@ -164,6 +178,7 @@ class _Driver:
     keys: dict[str, str]
     found: Any
     view: View
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> Run:
         self.view.begin([stage.name for stage in self.stages])
@@ -181,7 +196,8 @@ class _Driver:
                 raise
             self._end(services, "FINISHED")
         told = done["register"].result if "register" in done else {}
-        return Run(self.project, self.folder, tuple(done.values()), state.run_id, (), told)
+        stages = tuple(done.values())
+        return Run(self.project, self.folder, stages, state.run_id, (), self.reasons, told)
 
     def _services(self, state: State, stack: contextlib.ExitStack) -> dict[str, Any]:
         """What stages share; the connections are made when the first stage needs them."""
@@ -253,7 +269,9 @@ class _Driver:
         """Fill what is open, and refuse a gate that could not judge, before anything is trained."""
         if stage.name != "quality":
             return
-        self.project = derived_project(self.project, done["quality"]).project
+        derived = derived_project(self.project, done["quality"])
+        self.project = derived.project
+        self.reasons = dict(derived.reasons)
         check_rules(self.project.registry.promote, NAMES[self.project.model.task])
 
     def _remember(self, state: State, done: Done) -> None:

@@ -1,4 +1,7 @@
-"""What a person sees while the pipeline runs: a live table, or plain lines in a log."""
+"""What a person sees while the pipeline runs: a live table, or plain lines in a log.
+
+Progress goes to the error stream, so that what a verb prints can be piped on.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ class View(Protocol):
 
 def for_terminal() -> View:
     """A live table on a terminal, plain lines in a pipe or a job's log."""
-    return LiveTable() if sys.stdout.isatty() else Lines()
+    return LiveTable() if sys.stderr.isatty() else Lines()
 
 
 class Lines:
     """One line for each thing that happens: for logs."""
 
     def __init__(self) -> None:
-        self._console = Console(soft_wrap=True, highlight=False)
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def begin(self, names: list[str]) -> None:
         self._console.print(f"stages: {', '.join(names)}")
@@ -62,7 +65,7 @@ class LiveTable:
     """A table that changes while stages run: for people."""
 
     def __init__(self) -> None:
-        self._console = Console()
+        self._console = Console(stderr=True)
         self._rows: dict[str, tuple[str, str, str]] = {}
         self._began: dict[str, float] = {}
         self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._draw)

@@ -48,6 +48,9 @@ def test_three_lines_go_from_rows_to_a_served_and_watched_model(
 
     left = {out["column"]: out["reason"] for out in run.stage("encode").result["left"]}
     assert {"customer", "note", "land", "signed_up"} <= set(left)
+    for column in ("customer", "note", "land"):
+        assert f"left out {column}: " in run.summary()
+    assert "derived model.task = binary: left has two values" in run.summary()
     page = Path(str(run.report)).read_text()
     for column in ("customer", "note", "land"):
         assert column in page
@@ -176,6 +179,8 @@ def test_explain_writes_a_project_file_that_loads_again(
     again = tmp_path / "explained.yaml"
     again.write_text(text)
     assert mlray.load(again).model.task == "binary"
+    assert mlray.load(again).training.batch_size == 32
+    assert "customer is left out: " in " ".join(text.replace("#", "").split())
 
 
 def test_check_tries_every_part_and_names_the_one_that_fails(

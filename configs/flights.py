@@ -11,6 +11,12 @@ TAXI_MIN = 30
 """Minutes on the ground that `air_time` leaves out (a round figure, for `arrived_at` only)."""
 
 _KNOWN_TOO_LATE = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
+_REPLACED = (
+    *("sched_dep_time", "sched_arr_time", "time_hour", "hour", "minute"),
+    *("year", "month", "day", "planes_year", "flight", "observed_at"),
+)
+"""Columns that the features stand for, or that only name a row; a request need not have the latter.
+"""
 
 
 def departures(table: pa.Table) -> pa.Table:
@@ -46,7 +52,7 @@ def features(table: pa.Table) -> pa.Table:
     arrives_min = _minute_of_day(table["sched_arr_time"])
     local = pc.cast(_microseconds(table["time_hour"]), pa.timestamp("us", "America/New_York"))
     day = pc.day_of_week(local)
-    return (
+    made = (
         table.append_column("departs_min", departs_min)
         .append_column("arrives_min", arrives_min)
         .append_column("clock_span_min", pc.subtract(arrives_min, departs_min))
@@ -54,9 +60,8 @@ def features(table: pa.Table) -> pa.Table:
         .append_column("is_weekend", pc.greater_equal(day, 5))
         .append_column("plane_age", pc.subtract(2013, table["planes_year"]))
         .append_column("route", pc.binary_join_element_wise(table["origin"], table["dest"], "-"))
-        .drop_columns(["sched_dep_time", "sched_arr_time", "time_hour", "hour", "minute"])
-        .drop_columns(["year", "month", "day", "planes_year", "flight", "observed_at"])
     )
+    return made.select([name for name in made.column_names if name not in _REPLACED])
 
 
 def _microseconds(times: pa.ChunkedArray) -> pa.ChunkedArray:

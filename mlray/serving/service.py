@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import threading
 import time
 import urllib.error
@@ -52,8 +53,16 @@ class Service:
         )
 
     def wait(self) -> None:
-        """Return when the process is interrupted."""
-        threading.Event().wait()
+        """Return when the process is asked to end: Ctrl-C, or SIGTERM as from a supervisor.
+
+        Must be called from the main thread.
+        """
+        asked = threading.Event()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda *_: asked.set()) for number in signals]
+        asked.wait()
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
     def after_stop(self, then: Callable[[], None]) -> None:
         """What else ends with the service, such as the cluster that was started for it."""

@@ -115,7 +115,8 @@ class Run:
             lines.append(f"derived {name} = {value}: {reason}")
         encoded = [stage for stage in self.stages if stage.name == "encode"]
         for out in encoded[0].result["left"] if encoded else []:
-            lines.append(f"left out {out['column']}: {out['reason']}")
+            if out["column"] != self.project.model.target:
+                lines.append(f"left out {out['column']}: {out['reason']}")
         return lines
 
 

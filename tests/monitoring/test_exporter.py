@@ -23,6 +23,8 @@ from mlray.stats.bins import Reference
 
 DASHBOARD = Path(__file__).parent.parent.parent / "cluster" / "grafana" / "mlray.json"
 WINDOW = "10m"
+MODEL = "watched"
+"""Other tests of this process export series of other models to the same Ray."""
 CONFIG = """\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [{rules}]
@@ -42,7 +44,7 @@ def replica_class() -> Any:
             self.exporter = Exporter(
                 self.counts,
                 parsed,
-                model="flights",
+                model=MODEL,
                 version="3",
                 replica=name,
                 home=home,
@@ -74,7 +76,7 @@ class Watched:
     def window(self, reference: Reference) -> windows.Window:
         now = datetime.now(UTC)
         ends = (now - timedelta(hours=1), now + timedelta(hours=1))
-        return windows.read(self.home, "flights", "3", *ends, reference.features)
+        return windows.read(self.home, MODEL, "3", *ends, reference.features)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def watched(
     prometheus = start_prometheus(folder, CONFIG.format(rules=folder / "rules.yml", target=target))
 
     def arrived() -> bool:
-        seen = prometheus.by(f'mlray:rows{{window="{WINDOW}"}}', "feature")
+        seen = prometheus.by(f'mlray:rows{{model="{MODEL}",window="{WINDOW}"}}', "feature")
         return bool(seen.get("score") == 1800 and seen.get("carrier") == 1800)
 
     try:
@@ -128,7 +130,9 @@ def test_the_files_hold_every_row_of_killed_and_stopped_replicas(
 
 
 def test_prometheus_counts_what_the_files_count(watched: Watched, reference: Reference) -> None:
-    rows = watched.prometheus.by(f'mlray:feature_rows{{window="{WINDOW}"}}', "feature", "bin")
+    rows = watched.prometheus.by(
+        f'mlray:feature_rows{{model="{MODEL}",window="{WINDOW}"}}', "feature", "bin"
+    )
     for feature, counts in zip(reference.features, watched.window(reference).counts, strict=True):
         seen = sorted(n for (name, _), n in rows.items() if name == feature.name)
         assert seen == sorted(counts.tolist())
@@ -137,9 +141,11 @@ def test_prometheus_counts_what_the_files_count(watched: Watched, reference: Ref
 def test_psi_and_ks_of_prometheus_and_of_the_files_are_the_same(
     watched: Watched, reference: Reference
 ) -> None:
-    psi = watched.prometheus.by(f'mlray:psi{{window="{WINDOW}"}}', "feature")
-    ks = watched.prometheus.by(f'mlray:ks{{window="{WINDOW}"}}', "feature")
-    missing = watched.prometheus.by(f'mlray:missing_share{{window="{WINDOW}"}}', "feature")
+    psi = watched.prometheus.by(f'mlray:psi{{model="{MODEL}",window="{WINDOW}"}}', "feature")
+    ks = watched.prometheus.by(f'mlray:ks{{model="{MODEL}",window="{WINDOW}"}}', "feature")
+    missing = watched.prometheus.by(
+        f'mlray:missing_share{{model="{MODEL}",window="{WINDOW}"}}', "feature"
+    )
     drifts = table(reference, watched.window(reference))
     assert len(drifts) == 4
     for drift in drifts:
@@ -149,7 +155,9 @@ def test_psi_and_ks_of_prometheus_and_of_the_files_are_the_same(
 
 
 def test_labels_say_in_human_units_what_a_bin_holds(watched: Watched) -> None:
-    shown = watched.prometheus.by("ray_mlray_reference_share", "feature", "bin", "values")
+    shown = watched.prometheus.by(
+        f'ray_mlray_reference_share{{model="{MODEL}"}}', "feature", "bin", "values"
+    )
     assert ("delay", "00", "delay 0") in shown
     assert ("carrier", "00", "UA") in shown
     assert ("carrier", "02", "Z\\xfcrich") in shown  # Ray takes ASCII only
@@ -167,7 +175,7 @@ def panel_queries() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("title", "query"), panel_queries())
 def test_every_panel_of_the_dashboard_is_answered(title: str, query: str, watched: Watched) -> None:
-    values = {"model": "flights", "version": ".*", "window": WINDOW, "feature": "delay"}
+    values = {"model": MODEL, "version": ".*", "window": WINDOW, "feature": "delay"}
     for name, value in values.items():
         query = query.replace(f"${name}", value)
     query = query.replace("$__rate_interval", "1m")

@@ -10,14 +10,14 @@ from mlray.config import Project, with_sections
 from mlray.errors import ConfigError
 from mlray.models import defaults
 from mlray.models.target import Target
+from mlray.models.tasks import task_named
+from mlray.stats.metrics import greater_is_better
 from mlray.stats.profile import ColumnProfile, Profile
 
 TRAIN_FRAC = 0.7
 """Share of the rows that trains, about, before the split is made."""
 RARE_FRAC = 0.05
 """A class with a smaller share of the rows is rare."""
-
-METRICS = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _metric(project: Project, profile: Profile) -> Step:
     if task == "binary" and rarest < RARE_FRAC:
         reason = f"a class has {rarest:.1%} of the rows: precision and recall tell more"
         return "evaluation", {"metric": "average_precision"}, reason
-    return "evaluation", {"metric": METRICS[task]}, f"the usual metric of {task} tasks"
+    return "evaluation", {"metric": task_named(task).metric}, f"the usual metric of {task} tasks"
 
 
 def rarest_frac(target: ColumnProfile) -> float:
@@ -124,7 +124,7 @@ def _promotion(project: Project, profile: Profile) -> Step:
     if project.registry.promote:
         return "registry", {}, ""
     metric = project.evaluation.metric
-    bound = "at most" if metric in {"log_loss", "brier", "rmse", "mae"} else "at least"
+    bound = "at least" if greater_is_better(metric) else "at most"
     return "registry", {"promote": {metric: f"{bound} champion"}}, "never worse than the champion"
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from mlray.config.sections import Quality, Rule
+from mlray.config.rows import Quality, Rule
 from mlray.errors import EXAMPLES, ConfigError, QualityError
 from mlray.sources import repeats
 from mlray.sources.opened import require_columns
@@ -126,7 +126,7 @@ def check(table: pa.Table, rules: Sequence[CompiledRule]) -> Checked:
     needs the columns that `mark_repeats` adds; they are not in the result.
     """
     marks = [_broken(table, rule) for rule in rules]
-    plain = table.select([c for c in table.column_names if not c.startswith("__repeated_")])
+    plain = table.select([c for c in table.column_names if not c.startswith("__")])
     setting_aside = [
         (rule, mark)
         for rule, mark in zip(rules, marks, strict=True)
@@ -190,7 +190,11 @@ def _compile(number: int, rule: Rule, schema: pa.Schema) -> list[CompiledRule]:
     if rule.unique:
         name = rule.name or f"{', '.join(columns)}: unique"
         says = "not the first row with this value"
-        compiled.append(CompiledRule(name, "unique", columns, rule.severity, says, _nothing_broken))
+        compiled.append(
+            CompiledRule(
+                name, "unique", columns, rule.severity or "quarantine", says, _nothing_broken
+            )
+        )
     if not compiled:
         raise ConfigError(
             f"{place} checks nothing",
@@ -205,7 +209,9 @@ def _compile_column(place: str, rule: Rule, column: str, schema: pa.Schema) -> l
 
     def add(what: Any, says: str, broken: Callable[[pa.Array], pa.Array], **more: Any) -> None:
         name = rule.name or f"{column}: {what}"
-        compiled.append(CompiledRule(name, what, (column,), rule.severity, says, broken, **more))
+        compiled.append(
+            CompiledRule(name, what, (column,), rule.severity or "quarantine", says, broken, **more)
+        )
 
     if rule.required:
         add("required", "missing", _missing)

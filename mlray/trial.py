@@ -72,7 +72,7 @@ def _rules(trial: _Trial) -> str:
 
 
 def _transform(trial: _Trial) -> str:
-    from mlray.pipeline.data import transformed
+    from mlray.pipeline.preparing import transformed
 
     rows: pa.Table = trial.known["rows"]
     path = trial.project.sources.transform
@@ -83,7 +83,7 @@ def _transform(trial: _Trial) -> str:
 
 def _derive(trial: _Trial) -> str:
     from mlray.derive import derive
-    from mlray.pipeline.data import wide
+    from mlray.pipeline.preparing import wide
     from mlray.stats.profile import Profile
 
     rows, project = trial.known["rows"], trial.project

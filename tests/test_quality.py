@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlray.config.sections import Quality, Rule
+from mlray.config.rows import Quality, Rule
 from mlray.errors import ConfigError, InputError, QualityError
 from mlray.quality import QualityReport, check, compile_rules, decide, mark_repeats
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlray.config.loading import known_keys, section_at
-from mlray.config.sections import Project, Source
+from mlray.config.rows import SOURCE_CLASSES, SourceBase, source_tag
+from mlray.config.sections import Project
 from mlray.errors import ConfigError
 
 _WIDTH = 88
@@ -21,13 +22,14 @@ def explain_section(name: str) -> str:
     """Every field of a section with its type, default and explanation.
 
     Args:
-        name: `training`, or dotted such as `sources.rows`, or a single field `training.budget`.
+        name: `training`, or dotted such as `sources.rows`, or a single field `training.budget`, or
+            a kind of source: `sql`, `rest`, `kafka`, `delta`, `iceberg`, `images`.
 
     Raises:
         ConfigError: there is no such section.
     """
     place = tuple(name.split("."))
-    section = section_at(place)
+    section = _of_kind(name) or section_at(place)
     if section is None and len(place) > 1 and place[-1] in known_keys(place[:-1]):
         owner = section_at(place[:-1])
         assert owner is not None
@@ -40,6 +42,11 @@ def explain_section(name: str) -> str:
     for field_name, field in section.model_fields.items():
         lines.append(_field_text(field.alias or field_name, field))
     return "\n".join(lines)
+
+
+def _of_kind(name: str) -> type[BaseModel] | None:
+    tag = source_tag({"kind": name})
+    return None if tag == "files" else SOURCE_CLASSES[tag]
 
 
 def schema() -> dict[str, Any]:
@@ -88,8 +95,8 @@ def _section_lines(
 def _value_lines(key: str, value: Any, written: Any) -> list[str]:
     if "${env:" in str(written):  # never the value itself: it may be a secret
         return [f"{key}: {_flow(written)}"]
-    if isinstance(value, Source):
-        given = value.model_dump(exclude_defaults=True)
+    if isinstance(value, SourceBase):
+        given = json.loads(value.model_dump_json(exclude_defaults=True))
         return [f"{key}:", *(f"  {k}: {_flow(v)}" for k, v in given.items())]
     return [f"{key}: {_flow(value)}"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from mlray.config.rows import SOURCE_CLASSES, Sources, source_tag
 from mlray.config.sections import Project, with_sections
 from mlray.errors import ConfigError
 
@@ -180,7 +181,8 @@ def _validate(
         for detail in error.errors(include_url=False):
             by_place.setdefault(_real_place(detail["loc"], marks), []).append(detail)
         for at, details in by_place.items():
-            problems.append((_mark(marks, at), _sentence(details, at, at in secret)))
+            said = _sentence(details, at, at in secret, document)
+            problems.append((_mark(marks, at), said))
     if project is None or problems:
         unique = dict.fromkeys(f"{mark}: {message}" for mark, message in problems)
         lines = sorted(unique, key=_line_order)
@@ -222,16 +224,16 @@ _TYPE_WORDS = {
 }
 
 
-def _sentence(details: list[Any], at: Location, is_secret: bool) -> str:
+def _sentence(details: list[Any], at: Location, is_secret: bool, document: Any) -> str:
     """One sentence on what is wrong at a place; several details are the arms of a union."""
     first = details[0]
     if first["type"] == "extra_forbidden":
-        known = known_keys(at[:-1])
+        known = known_keys(at[:-1], document)
         near = difflib.get_close_matches(str(at[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(known)}"
         return f"{_dotted(at)}: unknown key; {hint}"
     if first["type"] == "missing":
-        return f"{_dotted(at)}: missing; {_explanation(at)}"
+        return f"{_dotted(at)}: missing; {_explanation(at, document)}"
     shown = "***" if is_secret else repr(first["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return f"{_dotted(at)}: {' or '.join(dict.fromkeys(map(_wanted, details)))}, not {shown}"
@@ -246,19 +248,30 @@ def _wanted(detail: Any) -> str:
     return str(context.get("error", "")) or detail["msg"][:1].lower() + detail["msg"][1:]
 
 
-def section_at(place: Location) -> type[BaseModel] | None:
-    """The class of the section at a place of the project file."""
+def section_at(place: Location, document: Any = None) -> type[BaseModel] | None:
+    """The class of the section at a place of the project file; of a source, by its kind there."""
     model: type[BaseModel] = Project
     for step in place:
+        document = _child(document, step)
         if isinstance(step, int):
             continue
         fields = {f.alias or n: f for n, f in model.model_fields.items()}
         field = fields.get(step)
-        found = _model_in(field.annotation) if field else _extra_model(model)
+        if model is Sources and (field is None or step == "rows"):
+            model = SOURCE_CLASSES[source_tag(document)]
+            continue
+        found = _model_in(field.annotation) if field else None
         if found is None:
             return None
         model = found
     return model
+
+
+def _child(document: Any, step: str | int) -> Any:
+    if isinstance(document, dict):
+        return document.get(step)
+    inside = isinstance(document, list) and isinstance(step, int) and step < len(document)
+    return document[step] if inside else None
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -268,20 +281,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((m for a in arguments if (m := _model_in(a)) is not None), None)
 
 
-def _extra_model(model: type[BaseModel]) -> type[BaseModel] | None:
-    from mlray.config.sections import Source, Sources
-
-    return Source if model is Sources else None
-
-
-def known_keys(place: Location) -> list[str]:
+def known_keys(place: Location, document: Any = None) -> list[str]:
     """The keys that may stand at a place of the project file."""
-    section = section_at(place)
+    section = section_at(place, document)
     return [f.alias or n for n, f in section.model_fields.items()] if section else []
 
 
-def _explanation(at: Location) -> str:
-    section = section_at(at[:-1])
+def _explanation(at: Location, document: Any) -> str:
+    section = section_at(at[:-1], document)
     fields = {f.alias or n: f for n, f in section.model_fields.items()} if section else {}
     field = fields.get(str(at[-1]))
     return " ".join((field.description or "").split()) if field else "it must be given"
@@ -308,7 +315,7 @@ def _line_order(line: str) -> tuple[int, str]:
 def _with_absolute_paths(project: Project) -> Project:
     """Relative paths in a project file start at the file's folder."""
     tables = {
-        name: source.model_copy(update={"path": _absolute(source.path, project.folder)})
+        name: source.model_copy(update=_absolute_in(source, project.folder))
         for name, source in project.sources.tables.items()
     }
     sources = project.sources.model_copy(update={"rows": tables.pop("rows")})
@@ -317,6 +324,11 @@ def _with_absolute_paths(project: Project) -> Project:
         update={"path": _absolute(project.storage.path, project.folder)}
     )
     return with_sections(project, sources=sources, storage=storage)
+
+
+def _absolute_in(source: Any, folder: str) -> dict[str, Any]:
+    names = [n for n in ("path", "avro_schema") if hasattr(source, n)]
+    return {n: _absolute(getattr(source, n), folder) for n in names}
 
 
 def _absolute(path: Any, folder: str) -> Any:

@@ -6,170 +6,12 @@ comments of `mlray explain FILE` all show it.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_PATH_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-
-
-def duration_s(text: str) -> float:
-    """Seconds in a duration such as `90s`, `15m`, `1h`, `7d`.
-
-    >>> duration_s("15m"), duration_s("1.5h")
-    (900.0, 5400.0)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip())
-    if match is None:
-        raise ValueError("a duration is a number and a unit: 90s, 15m, 1h, 7d")
-    return float(match[1]) * _UNITS_S[match[2]]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much training there is: an amount of one unit."""
-
-    amount: float
-    unit: Literal["epochs", "rows", "minutes"]
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """
-        >>> Budget.parse("6 epochs"), Budget.parse("2_000_000 rows").amount
-        (Budget(amount=6.0, unit='epochs'), 2000000.0)
-        """
-        match = re.fullmatch(r"([\d_]+(?:\.\d+)?)\s*(epoch|row|minute)s?", text.strip())
-        if match is None or float(match[1]) <= 0:
-            raise ValueError("a budget is an amount and a unit: 6 epochs, 2000000 rows, 20 minutes")
-        units: dict[str, Literal["epochs", "rows", "minutes"]] = {
-            "epoch": "epochs",
-            "row": "rows",
-            "minute": "minutes",
-        }
-        return cls(float(match[1]), units[match[2]])
-
-
-def _checked_budget(text: str) -> str:
-    Budget.parse(text)
-    return text
-
-
-def _checked_duration(text: str) -> str:
-    duration_s(text)
-    return text
-
-
-BudgetText = Annotated[str, AfterValidator(_checked_budget)]
-Duration = Annotated[str, AfterValidator(_checked_duration)]
-ImportPath = Annotated[str, Field(pattern=_PATH_PATTERN)]
-Frac = Annotated[float, Field(ge=0, le=1)]
-Auto = Literal["auto"]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, explanations under the fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Source(Section):
-    """Where rows come from."""
-
-    kind: str | None = None
-    """csv, parquet, or `module:function` that returns a ray.data.Dataset. Derived from the ending
-    of the path."""
-    path: str | list[str] | None = None
-    """A file, a folder, a glob or a list of them: local, any fsspec address (s3://...), or
-    package://NAME/FILE for a file inside an installed package. A .zip is read in place."""
-    columns: list[str] | None = None
-    """Columns to read; all if absent."""
-    types: dict[str, str] = {}
-    """Column types that inference should not decide, in Arrow's words: int64, float64, string,
-    bool, date32, timestamp[us, UTC]."""
-    missing: list[str] = ["", "NA", "NaN", "nan", "null", "NULL", "None", "?"]
-    """Texts that stand for a missing value (CSV)."""
-    delimiter: str = ","
-    """What separates values (CSV)."""
-    time: str | None = None
-    """Column that says when a row became known; needed for joins with `as_of`."""
-    transform: ImportPath | None = None
-    """`module:function` applied to this source's Arrow tables before any join, in the pipeline
-    only. Here a label is made and columns known too late are dropped."""
-    options: dict[str, Any] = {}
-    """Passed on to a source function."""
-
-
-class Join(Section):
-    """Adds columns of another source to `rows` (left join: rows in = rows out)."""
-
-    with_: str = Field(alias="with")
-    """Name of the other source."""
-    on: str | list[str]
-    """Key column or columns, by the same names on both sides."""
-    as_of: str | None = None
-    """Time column of `rows`: of each key, the other source's last row at or before this time is
-    taken. The other source must declare `time`."""
-    tolerance: Duration | None = None
-    """With `as_of`: an older match counts as none."""
-    prefix: str | None = None
-    """Put before the joined columns' names; by default only names that clash get `NAME_`."""
-
-
-class Sources(Section):
-    """Tables by name; `rows` is the one that training rows come from, others are joined to it."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Source] = {}
-
-    rows: Source
-    """The rows to learn from."""
-    join: list[Join] = []
-    """Joins, in order."""
-    transform: ImportPath | None = None
-    """`module:function` on Arrow tables, applied after the joins in the pipeline, and to every
-    request by the predictor. It must work row by row (no look at other rows)."""
-
-    @property
-    def tables(self) -> dict[str, Source]:
-        """All sources by name, `rows` first."""
-        return {"rows": self.rows, **(self.__pydantic_extra__ or {})}
-
-
-class Rule(Section):
-    """One rule; a row that breaks it goes to quarantine."""
-
-    column: str | None = None
-    """The column the rule is about."""
-    columns: list[str] | None = None
-    """Several columns: each for itself, or together for `unique`."""
-    name: str | None = None
-    """Name in reports; derived from column and check."""
-    required: bool | None = None
-    """The column must exist and no value may be missing."""
-    type: str | None = None
-    """Arrow type that the values must have or convert to without loss."""
-    nulls: Frac | None = None
-    """Largest share of missing values in the whole column."""
-    range: tuple[float | str | None, float | str | None] | None = None
-    """Lowest and highest value, both allowed; null for no bound; dates as text."""
-    allowed: list[Any] | None = None
-    """The only values allowed (missing ones are not judged)."""
-    unique: bool | None = None
-    """No value, or no combination of the columns' values, may occur twice."""
-    severity: Literal["warn", "quarantine", "stop"] = "quarantine"
-    """warn: report only. quarantine: set rows aside. stop: end the run."""
-
-
-class Quality(Section):
-    """What a row must be to count."""
-
-    rules: list[Rule] = []
-    """Rules, all checked in one pass."""
-    max_quarantined: Frac = 0.05
-    """The run stops if a larger share of rows breaks a rule."""
+from mlray.config.fields import Auto, BudgetText, Duration, Frac, Section, Size
+from mlray.config.rows import Quality, Sources
 
 
 class Split(Section):
@@ -284,6 +126,9 @@ class Cluster(Section):
     """`auto`, `local` or ray://host:port; by default $RAY_ADDRESS, else a cluster of its own."""
     cpus: int | None = None
     """CPUs of a cluster of its own; by default all."""
+    object_store: Size | None = None
+    """Shared memory of a cluster of its own, e.g. 1GB; what does not fit spills to disk. By
+    default Ray's choice, 30 % of the memory."""
 
 
 class Serving(Section):

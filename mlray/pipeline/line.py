@@ -6,12 +6,12 @@ from typing import Any
 
 from mlray import usercode
 from mlray.config import Project
-from mlray.pipeline import data, model
+from mlray.pipeline import cleaning, data, model
 from mlray.pipeline.stages import Stage
 
 STAGES = (
     Stage("sources", (), lambda p: _sources(p), data.note_sources),
-    Stage("quality", ("sources",), lambda p: _quality(p), data.clean_rows),
+    Stage("quality", ("sources",), lambda p: _quality(p), cleaning.clean_rows),
     Stage("split", ("quality",), lambda p: _split(p), data.split_rows),
     Stage("encode", ("split",), lambda p: p.model.model_dump(), data.encode_rows),
     Stage("train", ("encode",), lambda p: _training(p), model.train_model),

@@ -118,7 +118,7 @@ def _record(work: Work, tracker: Tracker, metrics: Mapping[str, float]) -> None:
     tracker.metrics({f"test_{name}": value for name, value in metrics.items()})
     fingerprint = work.before["sources"].result["fingerprint"]
     parts = work.before["split"].result["parts"]
-    source = str(project.sources.rows.path or project.sources.rows.kind)
+    source = project.sources.rows.where
     for part, context in (("train", "training"), ("validation", "validation"), ("test", "test")):
         name = f"{project.name}-{part}"
         tracker.dataset(name, source, f"{fingerprint[:24]}-{part}", parts[part], context)
@@ -177,7 +177,7 @@ def _about_data(work: Work) -> dict[str, Any]:
     reference = storage.read_json(storage.join(bundle_folder(before["evaluate"]), "reference.json"))
     sources = project.sources.tables.items()
     return {
-        "sources": [{"name": n, "kind": s.kind or "", "path": str(s.path)} for n, s in sources],
+        "sources": [{"name": n, "kind": s.kind or "", "path": s.where} for n, s in sources],
         "parts": before["split"].result["parts"],
         "split": {"by": project.split.by, "reasons": before["split"].result["reasons"]},
         "columns": columns_of(

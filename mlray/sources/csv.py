@@ -9,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
 
-from mlray.config.sections import Source
+from mlray.config.rows import Source
 from mlray.errors import InputError
-from mlray.sources.opened import Opened, did_you_mean, require_columns
+from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
+from mlray.sources.reading import Piece, opened
 from mlray.sources.resolve import Place, find, is_local, located, open_binary
 from mlray.sources.types import arrow_type, unify
 
@@ -30,8 +31,6 @@ _TASK_BYTES = 32 << 20
 """A reading task takes about so many bytes: of one large file, or of several small ones."""
 _READ_BYTES = 8 << 20
 _CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
-_BLOCK_BYTES = 4 << 20
-"""Output blocks hold about so many bytes of text, so that what follows is parallel."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Part:
     end: int | None = None
     names: tuple[str, ...] | None = None
     """Column names of a range; None: the file's own header gives them."""
+    first: int = 0
+    """Number of its first row in the file."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,18 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
     places = find(source.path or [], ENDINGS)
     seen = _look(name, source, places)
     layout = _layout(name, source, seen)
-    whole = [Part(s.place.address, s.place.size_bytes, s.quoted) for s in seen]
-    files = tuple({p.file.path: p.file for p in places}.values())
-    return Opened(
-        schema=layout.schema,
-        files=files,
-        dataset=lambda: _dataset(layout, _parts(seen)),
-        table=lambda: _table(layout, whole),
-        head=lambda rows: _head(layout, whole, rows),
-    )
+    shown = tuple({p.file.path: p.file for p in places}.values())
+    pieces = [
+        Piece(partial(_read, layout, part), part.address, part.first, size_bytes=part.size_bytes)
+        for one in seen
+        for part in _ranges(one)
+    ]
+    return opened(name, layout.schema, shown, pieces, kind="CSV")
+
+
+def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
+    """The files, without a look inside."""
+    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
 
 
 def _look(name: str, source: Source, places: Sequence[Place]) -> list[_Seen]:
@@ -198,20 +202,6 @@ def _parsed_as(final: pa.DataType, found: list[pa.DataType], declared: bool) -> 
     return final
 
 
-def _parts(seen: Sequence[_Seen]) -> list[list[Part]]:
-    """What each reading task reads: ranges of a large file, or several small files."""
-    ranges = [part for one in seen for part in _ranges(one)]
-    tasks: list[list[Part]] = []
-    filled = _TASK_BYTES
-    for part in ranges:
-        if filled + part.size_bytes > _TASK_BYTES:
-            tasks.append([])
-            filled = 0
-        tasks[-1].append(part)
-        filled += part.size_bytes
-    return tasks
-
-
 def _ranges(seen: _Seen) -> list[Part]:
     """A file is split only if it holds no quote: then every line break ends a row.
 
@@ -230,8 +220,12 @@ def _ranges(seen: _Seen) -> list[Part]:
         if text.find(b'"') >= 0:
             return [whole]
         cuts = _line_starts(text)
+        rows = [0, *accumulate(text[a:b].count(b"\n") for a, b in pairwise(cuts))]
     names = tuple(seen.schema.names)
-    return [Part(place.address, b - a, False, a, b, names) for a, b in pairwise(cuts)]
+    return [
+        Part(place.address, b - a, False, a, b, names, first)
+        for (a, b), first in zip(pairwise(cuts), rows, strict=False)
+    ]
 
 
 def _line_starts(text: mmap.mmap) -> list[int]:
@@ -243,74 +237,23 @@ def _line_starts(text: mmap.mmap) -> list[int]:
     return cuts
 
 
-def _dataset(layout: Layout, tasks: list[list[Part]]) -> Any:
-    import ray.data
-
-    total = sum(part.size_bytes for task in tasks for part in task)
-    source = _datasource(layout, tasks)
-    blocks = max(len(tasks), -(-total // _BLOCK_BYTES))
-    return ray.data.read_datasource(source, override_num_blocks=blocks)
-
-
-def _datasource(layout: Layout, tasks: list[list[Part]]) -> Any:
-    from ray.data import Datasource, ReadTask
-    from ray.data.block import BlockMetadata
-
-    class CsvParts(Datasource):  # type: ignore[misc]
-        """One reading task for each list of parts."""
-
-        def estimate_inmemory_data_size(self) -> int:
-            return 2 * sum(part.size_bytes for task in tasks for part in task)
-
-        def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
-            return [
-                ReadTask(
-                    partial(_read, layout, task),
-                    BlockMetadata(None, 2 * sum(p.size_bytes for p in task), None, None),
-                    schema=layout.schema,
-                )
-                for task in tasks
-            ]
-
-        def get_name(self) -> str:
-            return "CSV"
-
-    return CsvParts()
-
-
-def _table(layout: Layout, parts: list[Part]) -> pa.Table:
-    return pa.concat_tables([layout.schema.empty_table(), *_read(layout, parts)])
-
-
-def _head(layout: Layout, parts: Sequence[Part], rows: int) -> pa.Table:
-    taken = layout.schema.empty_table()
-    for piece in _read(layout, parts, _HEAD_BYTES):
-        taken = pa.concat_tables([taken, piece])
-        if taken.num_rows >= rows:
-            break
-    return taken.slice(0, rows)
-
-
-def _read(layout: Layout, parts: Sequence[Part], step: int = _READ_BYTES) -> Iterator[pa.Table]:
-    """The rows of `parts`, in order, as tables of `layout.schema`. Runs in a Ray worker."""
-    for part in parts:
-        try:
-            with _text(part.address, part.start, part.end) as stream:
-                reader = pacsv.open_csv(
-                    stream,
-                    pacsv.ReadOptions(block_size=step, use_threads=False, column_names=part.names),
-                    _parse(layout.delimiter, part.quoted),
-                    _convert(layout.missing, layout.read_types),
-                )
-                for batch in reader:
-                    yield _cast(pa.Table.from_batches([batch]), layout.schema)
-        except pa.ArrowInvalid as error:
-            _explain(
-                layout.source,
-                part.address,
-                error,
-                part.names or _header(part.address, layout.delimiter),
+def _read(layout: Layout, part: Part) -> Iterator[pa.Table]:
+    """The rows of a part, in order, as tables of `layout.schema`. Runs in a Ray worker."""
+    try:
+        with _text(part.address, part.start, part.end) as stream:
+            reader = pacsv.open_csv(
+                stream,
+                pacsv.ReadOptions(
+                    block_size=_READ_BYTES, use_threads=False, column_names=part.names
+                ),
+                _parse(layout.delimiter, part.quoted),
+                _convert(layout.missing, layout.read_types),
             )
+            for batch in reader:
+                yield _cast(pa.Table.from_batches([batch]), layout.schema)
+    except pa.ArrowInvalid as error:
+        names = part.names or _header(part.address, layout.delimiter)
+        _explain(layout.source, part.address, error, names)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

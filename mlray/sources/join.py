@@ -7,14 +7,15 @@ are then taken by that number, so the left columns are never copied or changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlray.config.sections import Join, Source, duration_s
+from mlray.config.fields import duration_s
+from mlray.config.rows import AnySource, Join
 from mlray.errors import EXAMPLES, ConfigError, InputError
 from mlray.sources.opened import require_columns
 from mlray.sources.types import epoch_us, is_time, unify
@@ -62,7 +63,7 @@ class RightTable:
     """Key columns, `__match` (row number in `table`) and, for `as_of`, `__time` in us."""
 
 
-def prepare(join: Join, source: Source, table: pa.Table, left: pa.Schema) -> PreparedJoin:
+def prepare(join: Join, source: AnySource, table: pa.Table, left: pa.Schema) -> PreparedJoin:
     """Check a join and get its right table ready.
 
     Args:
@@ -94,7 +95,7 @@ def prepare(join: Join, source: Source, table: pa.Table, left: pa.Schema) -> Pre
     )
 
 
-def check_declared(joins: list[Join], tables: dict[str, Source]) -> None:
+def check_declared(joins: list[Join], tables: Mapping[str, AnySource]) -> None:
     """`ConfigError` for a join that cannot be, whatever the files hold."""
     for join in joins:
         others = [n for n in tables if n != "rows"]
@@ -130,7 +131,7 @@ def _check_size(name: str, table: pa.Table) -> None:
         )
 
 
-def _time_column(join: Join, source: Source, right: pa.Schema, left: pa.Schema) -> str | None:
+def _time_column(join: Join, source: AnySource, right: pa.Schema, left: pa.Schema) -> str | None:
     if join.as_of is None:
         return None
     time = str(source.time)

@@ -32,8 +32,9 @@ class Opened:
     schema: pa.Schema
     """What all of its blocks have."""
     files: tuple[SourceFile, ...]
-    dataset: Callable[[], Any]
-    """The rows as a lazy `ray.data.Dataset`."""
+    dataset: Callable[..., Any]
+    """The rows as a lazy `ray.data.Dataset`; with `traced=True` with the hidden columns of
+    `mlray.sources.reading`, and with rows that cannot be read."""
     table: Callable[[], pa.Table]
     """All rows, in this process."""
     head: Callable[[int], pa.Table]

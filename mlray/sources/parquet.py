@@ -1,23 +1,24 @@
-"""Parquet files, read by Ray Data's own reader."""
+"""Parquet files, read by row groups."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlray.config.sections import Source
+from mlray.config.rows import Source
 from mlray.errors import InputError
-from mlray.sources.opened import Opened, did_you_mean, require_columns
-from mlray.sources.resolve import Place, filesystem, find, is_local, located, open_binary
+from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
+from mlray.sources.reading import Piece, opened
+from mlray.sources.resolve import Place, find, open_binary
 from mlray.sources.types import arrow_type, declared_table
 
 ENDINGS = (".parquet", ".pq")
-_BLOCK_BYTES = 8 << 20
-"""A local reading task takes about so many bytes."""
+_TASK_BYTES = 8 << 20
+"""A reading task takes about so many bytes."""
+_BATCH_ROWS = 1 << 17
 
 
 def open_source(name: str, source: Source, folder: str) -> Opened:
@@ -30,22 +31,55 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
     footers = [_footer(name, p) for p in places]
     stored = _common_schema(name, source, places, [schema for schema, _ in footers])
     schema = _declared(name, source, stored)
-    if not any(rows for _, rows in footers):
+    if not any(rows for _, counts in footers for rows, _ in counts):
         raise InputError(f"source `{name}` has no rows", value=[p.address for p in places])
-    return Opened(
-        schema=schema,
-        files=tuple({p.file.path: p.file for p in places}.values()),
-        dataset=lambda: _dataset(name, places, stored, schema),
-        table=lambda: pa.concat_tables(_tables(name, places, schema)),
-        head=lambda rows: _head(name, places, schema, rows),
-    )
+    pieces = [
+        piece
+        for place, (_, counts) in zip(places, footers, strict=True)
+        for piece in _row_groups(name, place, counts, schema)
+    ]
+    shown = tuple({p.file.path: p.file for p in places}.values())
+    return opened(name, schema, shown, pieces, kind="Parquet", task_bytes=_TASK_BYTES)
 
 
-def _footer(name: str, place: Place) -> tuple[pa.Schema, int]:
+def _row_groups(
+    name: str, place: Place, counts: Sequence[tuple[int, int]], schema: pa.Schema
+) -> Iterator[Piece]:
+    """A piece for each row group of a file.
+
+    Ray's own reader reads a file of several row groups in one task, and does not say which row of
+    the file a row was.
+    """
+    first = 0
+    for number, (rows, size_bytes) in enumerate(counts):
+        if rows:
+            read = partial(_read, name, place.address, number, schema)
+            yield Piece(read, place.file.path, first, rows, size_bytes)
+        first += rows
+
+
+def _read(name: str, address: str, group: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of one row group. Runs in a Ray worker."""
+    with open_binary(address) as file:
+        for batch in pq.ParquetFile(file).iter_batches(
+            _BATCH_ROWS, row_groups=[group], columns=list(schema.names)
+        ):
+            yield declared_table(pa.Table.from_batches([batch]), name, schema)
+
+
+def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
+    """The files, without a look inside."""
+    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+
+
+def _footer(name: str, place: Place) -> tuple[pa.Schema, list[tuple[int, int]]]:
+    """The file's schema, and rows and compressed bytes of each row group."""
     try:
         with open_binary(place.address) as file:
             footer = pq.ParquetFile(file)
-            return footer.schema_arrow.remove_metadata(), footer.metadata.num_rows
+            groups = [footer.metadata.row_group(i) for i in range(footer.num_row_groups)]
+            sizes = [(g.num_rows, max(1, g.total_byte_size)) for g in groups]
+            return footer.schema_arrow.remove_metadata(), sizes
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"source `{name}` cannot be read as Parquet ({error})", value=place.address
@@ -83,79 +117,3 @@ def _declared(name: str, source: Source, stored: pa.Schema) -> pa.Schema:
     kinds |= {n: arrow_type(t) for n, t in source.types.items()}
     empty = {n: pa.string() if pa.types.is_null(k) else k for n, k in kinds.items()}
     return pa.schema(empty)
-
-
-def _dataset(name: str, places: Sequence[Place], stored: pa.Schema, schema: pa.Schema) -> Any:
-    import ray.data
-
-    paths, arrow_fs = _for_ray(places)
-    local = all(is_local(p.address) for p in places)
-    total = sum(p.size_bytes for p in places)
-    with _reader_of_many_footers(not local):
-        rows = ray.data.read_parquet(
-            paths,
-            filesystem=arrow_fs,
-            schema=stored if len(places) > 1 else None,
-            file_extensions=None,
-            override_num_blocks=max(1, -(-total // _BLOCK_BYTES)) if local else None,
-        )
-    rows = rows.select_columns(list(schema.names))  # pushed down into the read
-    if stored.equals(schema) and len(places) == 1:
-        return rows
-    return rows.map_batches(
-        declared_table,
-        batch_format="pyarrow",
-        batch_size=None,
-        zero_copy_batch=True,
-        fn_kwargs={"name": name, "schema": schema},
-    )
-
-
-def _for_ray(places: Sequence[Place]) -> tuple[list[str], Any]:
-    """Paths and filesystem in the form that Ray's reader takes."""
-    from pyarrow.fs import FSSpecHandler, PyFileSystem
-
-    if all(is_local(p.address) for p in places):
-        return [located(p.address) for p in places], None
-    opened = [filesystem(p.address) for p in places]
-    if len({str(fs.to_json()) for fs, _ in opened}) > 1:
-        raise InputError(
-            "these Parquet files lie on different filesystems or in different archives",
-            value=[p.address for p in places],
-            do="unpack the archives into one folder",
-        )
-    return [inner for _, inner in opened], PyFileSystem(FSSpecHandler(opened[0][0]))
-
-
-@contextmanager
-def _reader_of_many_footers(wanted: bool) -> Iterator[None]:
-    """Ray's second reader starts 32 actors that fetch footers: worth it on object stores only."""
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    before = context.use_datasource_v2
-    context.use_datasource_v2 = wanted
-    try:
-        yield
-    finally:
-        context.use_datasource_v2 = before
-
-
-def _tables(name: str, places: Sequence[Place], schema: pa.Schema) -> Iterator[pa.Table]:
-    for place in places:
-        with open_binary(place.address) as file:
-            yield declared_table(pq.read_table(file, columns=list(schema.names)), name, schema)
-
-
-def _head(name: str, places: Sequence[Place], schema: pa.Schema, rows: int) -> pa.Table:
-    taken = schema.empty_table()
-    for place in places:
-        with open_binary(place.address) as file:
-            batches = pq.ParquetFile(file).iter_batches(rows, columns=list(schema.names))
-            first = next(batches, None)
-        if first is not None:
-            piece = declared_table(pa.Table.from_batches([first]), name, schema)
-            taken = pa.concat_tables([taken, piece])
-        if taken.num_rows >= rows:
-            break
-    return taken.slice(0, rows)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlray import storage, usercode
-from mlray.config.sections import Budget
+from mlray.config.fields import Budget
 from mlray.models.inputs import Inputs
 from mlray.training.shards import Manifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from mlray.config.sections import Budget
+from mlray.config.fields import Budget
 from mlray.training.team import Team
 
 WARM_UP_FRAC = 0.05

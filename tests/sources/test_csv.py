@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from mlray.errors import InputError
-from mlray.sources import csv, open_rows, sample
+from mlray.sources import csv, open_rows, reading, sample
 
 
 def write(path: Path, text: str) -> Path:
@@ -163,12 +163,9 @@ def test_a_large_file_without_quotes_is_read_by_several_tasks(project, tmp_path,
     monkeypatch.setattr(csv, "_TASK_BYTES", 5000)
     write(tmp_path / "r.csv", "a,y\n" + "".join(f"{i},{i % 7}\n" for i in range(9999)) + "9999,0")
     source = project(rows={"path": "r.csv"}).sources.rows
-    seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
-    tasks = csv._parts(seen)
-    assert len(tasks) > 10
-    layout = csv._layout("rows", source, seen)
-    table = pa.concat_tables(t for task in tasks for t in csv._read(layout, task))
-    assert table["a"].to_pylist() == list(range(10_000))
+    opened = csv.open_source("rows", source, "")
+    assert len(csv._ranges(csv._look("rows", source, csv.find(source.path, csv.ENDINGS))[0])) > 10
+    assert opened.table()["a"].to_pylist() == list(range(10_000))
 
 
 def test_a_large_file_with_a_quote_is_not_split(project, tmp_path, monkeypatch):
@@ -176,9 +173,8 @@ def test_a_large_file_with_a_quote_is_not_split(project, tmp_path, monkeypatch):
     write(tmp_path / "r.csv", "a,y\n" + '"line\nbreak",1\n' * 2000)
     source = project(rows={"path": "r.csv"}).sources.rows
     seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
-    assert [len(task) for task in csv._parts(seen)] == [1]
-    layout = csv._layout("rows", source, seen)
-    assert sum(t.num_rows for t in csv._read(layout, csv._parts(seen)[0])) == 2000
+    assert len(csv._ranges(seen[0])) == 1
+    assert csv.open_source("rows", source, "").table().num_rows == 2000
 
 
 def test_small_files_share_reading_tasks_and_large_ones_give_several_blocks(
@@ -186,9 +182,7 @@ def test_small_files_share_reading_tasks_and_large_ones_give_several_blocks(
 ):
     for number in range(20):
         write(tmp_path / f"d/{number:02}.csv", "a,y\n" + f"{number},1\n" * 100)
-    source = project(rows={"path": "d"}).sources.rows
-    assert len(csv._parts(csv._look("rows", source, csv.find(source.path, csv.ENDINGS)))) == 1
-    monkeypatch.setattr(csv, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 2000)
     rows = open_rows(project(rows={"path": "d"})).dataset.materialize()
     assert rows.num_blocks() >= 4
     assert rows.count() == 2000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlray.config.sections import Join, Source
+from mlray.config.rows import Join, Source
 from mlray.errors import ConfigError, InputError
 from mlray.sources import open_rows, sample
 from mlray.sources.join import prepare

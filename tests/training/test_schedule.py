@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from mlray.config.sections import Budget
+from mlray.config.fields import Budget
 from mlray.training.schedule import Schedule, factor
 from mlray.training.team import Team
 

@@ -8,8 +8,6 @@ The inputs: 30 numeric features of 20 bins, a score of 20 bins, no categories.
 
 from __future__ import annotations
 
-import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from _claims import Claim, save
 
 from mlray.monitoring import windows
 from mlray.monitoring.counters import BLOCK_ROWS, Counts, _Slots, count
@@ -27,15 +24,13 @@ from mlray.stats.bins import Reference, numeric_bins
 FEATURES, BINS, ROWS, REPLICAS = 30, 20, 20_000, 100
 FLUSHES_A_DAY = 17_280  # every 5 s
 ROUNDS = 30
-Claim = tuple[str, float, float | None, str]
 
 
 def main() -> None:
     reference, rows = make_inputs()
     claims = [*counting(reference, rows), *requests(reference, rows), *merging(reference, rows)]
     claims += reading(reference)
-    show(claims)
-    save(claims)
+    save("monitoring", claims, ("numpy",))
 
 
 def make_inputs() -> tuple[Reference, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -61,8 +56,8 @@ def counting(reference: Reference, rows: tuple[np.ndarray, ...]) -> list[Claim]:
     ours, theirs = least(lambda: slots.count(*block), search)
     values = BLOCK_ROWS * (FEATURES + 1)
     return [
-        ("count_ns_per_value", ours / values * 1e9, 6.0, "ns"),
-        ("count_searchsorted_ns_per_value", theirs / values * 1e9, None, "ns"),
+        Claim("count_ns_per_value", ours / values * 1e9, 6.0, "ns", "lower"),
+        Claim("count_searchsorted_ns_per_value", theirs / values * 1e9, None, "ns", "lower"),
     ]
 
 
@@ -76,7 +71,7 @@ def requests(reference: Reference, rows: tuple[np.ndarray, ...]) -> list[Claim]:
             counts.add(*one)
 
     (seconds,) = least(serve)
-    return [("count_us_per_request", seconds / len(singles) * 1e6, 2.0, "us")]
+    return [Claim("count_us_per_request", seconds / len(singles) * 1e6, 2.0, "us", "lower")]
 
 
 def merging(reference: Reference, rows: tuple[np.ndarray, ...]) -> list[Claim]:
@@ -87,7 +82,7 @@ def merging(reference: Reference, rows: tuple[np.ndarray, ...]) -> list[Claim]:
     ]
     assert windows.merge(parts).rows == ROWS
     (seconds,) = least(lambda: windows.merge(parts))
-    return [("merge_100_replicas_ms", seconds * 1e3, 1.0, "ms")]
+    return [Claim("merge_100_replicas_ms", seconds * 1e3, 1.0, "ms", "lower")]
 
 
 def reading(reference: Reference) -> list[Claim]:
@@ -111,9 +106,9 @@ def reading(reference: Reference) -> list[Claim]:
         (compacted,) = least(read, rounds=2)
         append = append_ms(reference, home)
     return [
-        ("read_day_of_a_replica_s", whole, None, "s"),
-        ("read_compacted_day_ms", compacted * 1e3, None, "ms"),
-        ("append_wall_ms", append, None, "ms"),
+        Claim("read_day_of_a_replica_s", whole, None, "s", "lower"),
+        Claim("read_compacted_day_ms", compacted * 1e3, None, "ms", "lower"),
+        Claim("append_wall_ms", append, None, "ms", "lower"),
     ]
 
 
@@ -134,28 +129,6 @@ def least(*sides: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
             side()
             best[i] = min(best[i], time.process_time() - start)
     return best
-
-
-def show(claims: list[Claim]) -> None:
-    table = Table("claim", "value", "goal", "unit")
-    for name, value, goal, unit in claims:
-        table.add_row(name, f"{value:.3g}", "" if goal is None else f"<= {goal:g}", unit)
-    Console().print(table)
-
-
-def save(claims: list[Claim]) -> None:
-    result = {
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "versions": {"numpy": np.__version__},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "claims": [
-            {"claim": name, "value": value, "goal": goal, "unit": unit, "better": "lower"}
-            for name, value, goal, unit in claims
-        ],
-    }
-    path = Path(__file__).parent / "results" / "monitoring.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

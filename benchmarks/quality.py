@@ -9,20 +9,17 @@ on the validation rows as mlray is.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from _claims import Claim, save
 from rich.console import Console
 from rich.table import Table
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -54,7 +51,7 @@ def main() -> None:
     with mlray.connected(mlray.load(CONFIGS / "diagnosis.yaml")):
         rows = [row for name in wanted for row in themes[name]()]
     show(rows)
-    save(rows)
+    save("quality", claims_of(rows), ("torch", "scikit-learn", "ray"))
 
 
 def flights() -> Iterator[Row]:
@@ -203,29 +200,15 @@ def show(rows: list[Row]) -> None:
     Console().print(table)
 
 
-def save(rows: list[Row]) -> None:
-    claims = [
-        {
-            "claim": f"{name}, {model}".replace(" ", "_"),
-            "value": round(found[model], 5),
-            "goal": GOALS.get(name, max(found["logistic regression"], found["boosted trees"]))
-            if model == "mlray"
-            else None,
-            "unit": "",
-            "better": better,
-        }
-        for name, better, found in rows
-        for model in MODELS
-    ]
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {p: version(p) for p in ("torch", "scikit-learn", "ray")},
-        "date": datetime.now(UTC).date().isoformat(),
-        "claims": claims,
-    }
-    file = Path(__file__).parent / "results" / "quality.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+def claims_of(rows: list[Row]) -> list[Claim]:
+    claims = []
+    for name, better, found in rows:
+        goal = GOALS.get(name, max(found["logistic regression"], found["boosted trees"]))
+        for model in MODELS:
+            called = f"{name}, {model}".replace(" ", "_")
+            aim = goal if model == "mlray" else None
+            claims.append(Claim(called, round(found[model], 5), aim, "", better))
+    return claims
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import socket
 import statistics
@@ -22,12 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from _claims import Claim, save
+
+PACKAGES = ("ray", "fastapi", "uvicorn", "uvloop", "orjson", "onnxruntime")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "serving")]
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
@@ -204,23 +204,14 @@ def rounds_of(scripts: dict[str, str], rounds: int, seconds: int) -> list[dict[A
     return done
 
 
-def claims_of(done: list[dict[Any, Measured]]) -> list[dict[str, Any]]:
+def claims_of(done: list[dict[Any, Measured]]) -> list[Claim]:
+    """Ratios of medians, and of CPU time per request."""
     claims = []
     for claim, case, side, against, goal in CLAIMS:
         ratios = [f[side, case].per_s / f[against, case].per_s for f in done]
         cpu = [f[against, case].cpu_us / f[side, case].cpu_us for f in done]
-        claims.append(
-            {
-                "claim": claim,
-                "value": round(statistics.median(ratios), 3),
-                "goal": goal,
-                "unit": "x",
-                "better": "higher",
-                "lowest": round(min(ratios), 3),
-                "highest": round(max(ratios), 3),
-                "cpu_per_request_ratio": round(statistics.median(cpu), 3),
-            }
-        )
+        claims.append(Claim(claim, round(statistics.median(ratios), 3), goal, "x", "higher"))
+        claims.append(Claim(f"{claim}_cpu", round(statistics.median(cpu), 3), None, "x", "higher"))
     return claims
 
 
@@ -236,28 +227,13 @@ def table(done: list[dict[Any, Measured]]) -> list[dict[str, Any]]:
     return rows
 
 
-def show(rows: list[dict[str, Any]], claims: list[dict[str, Any]]) -> None:
+def show(rows: list[dict[str, Any]]) -> None:
     print(f"{'side':10} {'case':7} {'req/s':>9} {'p50 us':>9} {'p99 us':>10} {'CPU us/req':>11}")
     for r in sorted(rows, key=lambda r: list(CASES).index(r["case"])):
         print(
             f"{r['side']:10} {r['case']:7} {r['per_s']:9,.0f} {r['p50_us']:9,.0f}"
             f" {r['p99_us']:10,.0f} {r['cpu_us']:11,.0f}"
         )
-    for c in claims:
-        mark = "reached" if c["value"] >= c["goal"] else "MISSED"
-        print(f"{c['claim']:32} {c['value']:8.2f} x   goal {c['goal']:g}   {mark}")
-
-
-def result(claims: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    packages = ("ray", "fastapi", "uvicorn", "uvloop", "orjson", "onnxruntime")
-    return {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f} at the end",
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "claims": claims,
-        "table": rows,
-    }
 
 
 def main(rounds: int = 5, seconds: int = 2) -> None:
@@ -295,11 +271,9 @@ def main(rounds: int = 5, seconds: int = 2) -> None:
             ray.shutdown()
             bare.terminate()
             bare.wait()
-    rows, claims = table(done), claims_of(done)
-    show(rows, claims)
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "serving.json").write_text(json.dumps(result(claims, rows), indent=1) + "\n")
+    rows = table(done)
+    show(rows)
+    save("serving", claims_of(done), PACKAGES, table=rows)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,12 @@ not subtracted.
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from _claims import Claim, save
 
 ROUNDS = 15
 COMMANDS = {
@@ -39,26 +32,8 @@ def main() -> None:
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
             times[name].append(time.perf_counter() - began)
     medians = {name: statistics.median(each) for name, each in times.items()}
-    table = Table("", "seconds", "goal")
-    for name, seconds in medians.items():
-        table.add_row(name, f"{seconds:.3f}", str(GOALS.get(name, "")))
-    Console().print(table)
-    save(medians)
-
-
-def save(medians: dict[str, float]) -> None:
-    claims = [
-        {"claim": n, "value": round(s, 4), "goal": GOALS.get(n), "unit": "s", "better": "lower"}
-        for n, s in medians.items()
-    ]
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "typer": version("typer")},
-        "date": datetime.now(UTC).date().isoformat(),
-        "claims": claims,
-    }
-    file = Path(__file__).parent / "results" / "startup.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    claims = [Claim(n, round(s, 4), GOALS.get(n), "s", "lower") for n, s in medians.items()]
+    save("startup", claims, ("typer",))
 
 
 if __name__ == "__main__":

@@ -13,24 +13,20 @@ starts from nothing: files on one side, NumPy arrays on the other.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import torch
-from rich.console import Console
-from rich.table import Table
+from _claims import Claim, save
 from torch import nn
 
 from mlray.models.inputs import Inputs
@@ -42,7 +38,6 @@ from mlray.training.team import Team
 
 FEATURES, BATCH, EPOCHS, RATE = 30, 1024, 2, 2e-3
 HERE = Path(__file__).parent
-Claim = tuple[str, float, float | None, str, str]
 
 
 class Small(nn.Module):
@@ -88,8 +83,7 @@ def main() -> None:
             claims.append(first_batch(job))
     finally:
         shutil.rmtree(folder)
-    show(claims, chosen.rows)
-    save(claims, chosen.rows)
+    save("training", claims, ("torch", "ray"), rows=chosen.rows)
 
 
 def make_job(folder: str, rows: int) -> TrainingJob:
@@ -140,9 +134,9 @@ def beside_a_loop_in_memory(job: TrainingJob, rounds: int) -> list[Claim]:
     best_ours, best_theirs = np.min(ours, axis=0), np.min(theirs, axis=0)
     first, second = best_theirs / best_ours
     return [
-        ("epoch1_vs_inmemory", first, 0.9, "x", "higher"),
-        ("epoch2_vs_inmemory", second, 0.95, "x", "higher"),
-        ("epoch2_rows_per_cpu_s", rows / best_ours[1], None, "rows/s", "higher"),
+        Claim("epoch1_vs_inmemory", first, 0.9, "x", "higher"),
+        Claim("epoch2_vs_inmemory", second, 0.95, "x", "higher"),
+        Claim("epoch2_rows_per_cpu_s", rows / best_ours[1], None, "rows/s", "higher"),
     ]
 
 
@@ -233,29 +227,7 @@ def first_batch(job: TrainingJob) -> Claim:
         trained = fit(replace(job, name="on-ray"))
     finally:
         ray.shutdown()
-    return ("first_batch_s", trained.first_batch_s or float("nan"), 10.0, "s", "lower")
-
-
-def show(claims: list[Claim], rows: int) -> None:
-    table = Table("claim", "value", "goal", "unit", title=f"training, {rows:,} rows")
-    for claim, value, goal, unit, _ in claims:
-        table.add_row(claim, f"{value:,.3g}", "" if goal is None else f"{goal:g}", unit)
-    Console().print(table)
-
-
-def save(claims: list[Claim], rows: int) -> None:
-    keys = ("claim", "value", "goal", "unit", "better")
-    document = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "date": datetime.now(UTC).date().isoformat(),
-        "rows": rows,
-        "load": round(os.getloadavg()[0], 1),
-        "claims": [dict(zip(keys, claim, strict=True)) for claim in claims],
-    }
-    path = HERE / "results" / "training.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    return Claim("first_batch_s", trained.first_batch_s or float("nan"), 10.0, "s", "lower")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlray.config import Project
+from mlray.config import Project, size_bytes
 from mlray.errors import MlrayError
 
 _CLUSTER_SETTINGS = {
@@ -17,6 +17,7 @@ _CLUSTER_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in user code keep their meaning
 }
+_LIMIT = "MLRAY_WORKER_MEMORY"
 
 
 class ClusterError(MlrayError):
@@ -49,15 +50,18 @@ def connect(project: Project, *, dashboard: bool = False) -> None:
         os.environ.setdefault(name, value)
     import ray
 
-    address = project.cluster.address or os.environ.get("RAY_ADDRESS")
+    wanted = project.cluster
+    address = wanted.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {
-        "runtime_env": {"env_vars": {"PYTHONPATH": _python_path(project)}},
+        "runtime_env": _worker_environment(project),
         "log_to_driver": False,
         "logging_level": "ERROR",
     }
     if not address or address == "local":
         options |= {"address": "local", "include_dashboard": dashboard}
-        options |= {"num_cpus": project.cluster.cpus} if project.cluster.cpus else {}
+        options |= {"num_cpus": wanted.cpus} if wanted.cpus else {}
+        if wanted.object_store:
+            options["object_store_memory"] = size_bytes(wanted.object_store)
     else:
         options |= {"address": address, "namespace": "mlray"}
     try:
@@ -69,6 +73,25 @@ def connect(project: Project, *, dashboard: bool = False) -> None:
             do="check cluster.address or RAY_ADDRESS; `mlray doctor` looks closer",
         ) from error
     _set_up_data()
+
+
+def _worker_environment(project: Project) -> dict[str, Any]:
+    variables = {"PYTHONPATH": _python_path(project)}
+    limit = project.cluster.worker_memory
+    if limit is None:
+        return {"env_vars": variables}
+    return {
+        "env_vars": {**variables, _LIMIT: str(size_bytes(limit))},
+        "worker_process_setup_hook": "mlray.cluster.limit_memory",
+    }
+
+
+def limit_memory() -> None:
+    """Bound what this process may allocate, shared memory aside. Runs in each worker's start."""
+    import resource
+
+    limit = int(os.environ[_LIMIT])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def owns_cluster() -> bool:

@@ -129,6 +129,9 @@ class Cluster(Section):
     object_store: Size | None = None
     """Shared memory of a cluster of its own, e.g. 1GB; what does not fit spills to disk. By
     default Ray's choice, 30 % of the memory."""
+    worker_memory: Size | None = None
+    """Most memory of its own that one worker process may take, e.g. 2GB: a task that wants more
+    fails with a clear error, and the machine lives on. By default as much as there is."""
 
 
 class Serving(Section):

@@ -45,7 +45,6 @@ cluster: {object_store: 1GB, worker_memory: 2GB}
 """
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gb", type=float, default=20.0)

@@ -46,11 +46,22 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-@app.command(epilog="Example: mlray check configs/flights.yaml")
-def check(file: File, overrides: Overrides = None) -> None:
+@app.command(
+    epilog="Examples: mlray check configs/flights.yaml; mlray check configs/flights.yaml --suggest"
+)
+def check(
+    file: File,
+    overrides: Overrides = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Print quality rules that the rows keep.")
+    ] = False,
+) -> None:
     """Try the project file, its files and its functions on a few real rows."""
     from mlray import verbs
 
+    if suggest:
+        typer.echo(verbs.suggest(file, overrides or ()), nl=False)
+        return
     findings = verbs.check(file, overrides or ())
     for finding in findings:
         typer.echo(str(finding))
@@ -89,13 +100,18 @@ def serve(file: File, overrides: Overrides = None) -> None:
 
 
 @app.command(
-    epilog="Example: mlray predict configs/flights.yaml --rows new.parquet --out scored.parquet"
+    epilog="Example: mlray predict configs/flights.yaml --rows new.parquet --out scored.csv"
 )
 def predict(
     file: File,
     overrides: Overrides = None,
-    rows: Annotated[str | None, typer.Option(help="Files to score; default: test rows.")] = None,
-    out: Annotated[str, typer.Option(help="Folder of Parquet files to write.")] = "predictions",
+    rows: Annotated[
+        str | None, typer.Option(help="Files to score; default: what sources.rows names.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Parquet folder, .csv or .jsonl to write; default: prediction.path."),
+    ] = None,
     version: Annotated[str, typer.Option(help="champion or a version number.")] = "champion",
 ) -> None:
     """Score files with the champion on Ray Data, by the predictor that also serves."""
@@ -116,6 +132,51 @@ def monitor(
     from mlray import verbs
 
     Console().print(verbs.monitor(model, since=since, version=version))
+
+
+@app.command(
+    epilog="Examples: mlray lineage flights; mlray lineage flights@3; mlray lineage flights "
+    "--diff 2 3; mlray lineage --diff flights@2 sales@champion"
+)
+def lineage(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's name or a project file, with @VERSION.")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two versions: what changed between them.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Where a version comes from: data, features, code, environment, run, model, deployment."""
+    import json
+
+    from rich.console import Console
+
+    from mlray import verbs
+    from mlray.errors import InputError
+
+    if model is None and (diff is None or "@" not in diff[0]):
+        raise InputError("no model is named", do="mlray lineage NAME, or NAME@VERSION")
+    if diff is None:
+        found = verbs.lineage(str(model))
+        typer.echo(json.dumps(found.to_dict(), indent=1)) if as_json else Console().print(found)
+        return
+    before, after = _both(model, *diff)
+    changes = verbs.lineage(after).since(verbs.lineage(before))
+    typer.echo(json.dumps(changes.to_dict(), indent=1)) if as_json else Console().print(changes)
+
+
+def _both(model: str | None, before: str, after: str) -> tuple[str, str]:
+    """Two versions by full name; a bare one is of the model named first.
+
+    >>> _both("flights", "2", "champion"), _both(None, "flights@2", "3")
+    (('flights@2', 'flights@champion'), ('flights@2', 'flights@3'))
+    """
+    from mlray.verbs import addressed
+
+    name = addressed(model or before)[0]
+    full = [v if addressed(v)[1] else f"{name}@{v.removeprefix('@')}" for v in (before, after)]
+    return full[0], full[1]
 
 
 @models_app.callback(invoke_without_command=True)
@@ -144,6 +205,33 @@ def rollback(name: str, why: str = "by hand") -> None:
     from mlray import verbs
 
     typer.echo(verbs.rollback(name, why))
+
+
+@app.command(
+    epilog="Examples: mlray quarantine configs/flights.yaml; mlray quarantine configs/flights.yaml "
+    "--out broken.csv; mlray quarantine configs/flights.yaml --resubmit mended.csv"
+)
+def quarantine(
+    file: File,
+    out: Annotated[
+        str | None, typer.Option(help="Write the rows to this .csv or .parquet file.")
+    ] = None,
+    resubmit: Annotated[
+        str | None, typer.Option(help="Hand in repaired rows: a file that --out wrote, mended.")
+    ] = None,
+) -> None:
+    """Rows that broke a rule: show them, write them out for repair, hand the repaired ones in."""
+    from mlray import verbs
+    from mlray.quarantine import export
+
+    if resubmit is not None:
+        count = verbs.resubmit(file, resubmit)
+        typer.echo(f"{count:,} repaired rows take part from the next `mlray run {file}` on")
+        return
+    held = verbs.quarantined(file)
+    typer.echo(held)
+    if out is not None:
+        typer.echo(f"written to {export(held, out)}")
 
 
 @app.command(epilog="Example: mlray doctor configs/flights.yaml")

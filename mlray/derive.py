@@ -138,6 +138,8 @@ def _check_columns(project: Project, profile: Profile) -> None:
         "split.column": [project.split.column],
         "evaluation.slices": [*project.evaluation.slices],
         "monitoring.groups": [*project.monitoring.groups],
+        "quality.labels.origin": [project.quality.labels.origin],
+        "quality.labels.batch": [project.quality.labels.batch],
     }
     known = set(profile.columns)
     problems = [

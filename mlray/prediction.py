@@ -1,36 +1,45 @@
-"""Batch prediction: any rows through the champion's predictor on Ray Data, to Parquet files."""
+"""Batch prediction: any rows through a version's predictor on Ray Data, to files or tables."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mlray.config import Project, with_sections
+from mlray.config.rows import Source, SourceBase
+from mlray.config.sections import Prediction
 from mlray.errors import InputError
 
 if TYPE_CHECKING:
     from mlray.models.predictor import Predictor
     from mlray.registry import Registry, Version
+    from mlray.sinks import Sink
+    from mlray.sources.personal import Keys
 
 
 @dataclass(frozen=True)
 class Scored:
     """What a batch prediction wrote."""
 
-    folder: str
+    where: str
+    """File, folder or table, without secrets."""
     rows: int
     version: int
+    unreadable: int = 0
+    """Rows that could not be read, and were not scored."""
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows scored by version {self.version}: {self.folder}"
+        left = f" ({self.unreadable:,} could not be read)" if self.unreadable else ""
+        return f"{self.rows:,} rows scored by version {self.version}: {self.where}{left}"
 
 
 def named_version(registry: Registry, name: str, version: str | int) -> Version:
@@ -51,95 +60,184 @@ def named_version(registry: Registry, name: str, version: str | int) -> Version:
 
 
 def score(
-    project: Project, home: str, rows: str | None, out: str, version: str | int = "champion"
+    project: Project,
+    home: str,
+    rows: str | None = None,
+    out: str | None = None,
+    version: str | int = "champion",
 ) -> Scored:
-    """Score rows and write them with `score` and `label` columns.
+    """Score rows and write them where the `prediction` section says.
+
+    Tasks write parts that nobody sees; when all are there they become visible in one step.
 
     Args:
         project: names the model, and how its sources are read.
         home: the storage folder.
         rows: files of raw rows to read in place of `sources.rows.path`; joins apply to them too.
             Files that already have every column of the model's request are taken as they are.
-        out: folder of Parquet files; it must be empty or not there.
+        out: in place of `prediction.path`.
         version: champion, or a number.
 
     Raises:
-        InputError: a column is missing, or the folder is in use.
+        InputError: a column is missing, there are no rows, or the place is in use or refuses.
     """
     from mlray.registry import Registry
+    from mlray.sinks import Parts, open_sink
     from mlray.sources import plain_errors
+    from mlray.sources.personal import keys_of
 
     registry = Registry.open(project, home)
     found = named_version(registry, project.name, version)
-    folder = _free_folder(out)
-    scoring = _Scoring(registry.local_path(found), project.folder, folder)
-    total = 0
+    sink = open_sink(_section(project, out), project.folder)
+    sink.check()
+    bundle = _Bundle(registry.local_path(found), project.folder, keys_of(project))
     with plain_errors():
-        dataset = _dataset(project, rows, scoring)
-        done = dataset.map_batches(scoring, batch_format="pyarrow", batch_size=None)
-        for record in _rows(done):
-            if record["file"]:
-                os.replace(f"{folder}/.{record['file']}", f"{folder}/{total:012d}.parquet")
-            total += record["rows"]
-    return Scored(folder, total, found.number)
+        dataset, fingerprint = _dataset(project, rows, bundle)
+        batch = _batch(project.name, found.number, fingerprint)
+        folder = _emptied(sink.staging(home, batch))
+        try:
+            stamp = _Stamp(found.number, datetime.now(UTC), batch)
+            scoring = _Scoring(bundle, sink, folder, stamp, project.prediction.columns)
+            done = dataset.map_batches(scoring, batch_format="pyarrow", batch_size=None)
+            records = list(_records(done))
+            files = tuple(r["file"] for r in records if r["file"])
+            if not files:
+                raise InputError("there are no rows to score", value=rows or "sources.rows")
+            sink.publish(Parts(batch, folder, files))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    scored, given = (sum(r[name] for r in records) for name in ("rows", "given"))
+    return Scored(sink.where, scored, found.number, given - scored)
 
 
-def _rows(dataset: Any) -> Iterator[dict[str, Any]]:
+def _section(project: Project, out: str | None) -> Prediction:
+    """The `prediction` section, with another path from the command line."""
+    section = project.prediction
+    if out is None:
+        return section
+    kind = "delta" if section.kind == "delta" else None
+    return section.model_copy(update={"path": out, "kind": kind, "url": None})
+
+
+def _batch(name: str, version: int, fingerprint: str) -> str:
+    """The name of rows of one content scored by one version."""
+    return hashlib.sha256(f"{name} {version} {fingerprint}".encode()).hexdigest()[:16]
+
+
+def _emptied(folder: str) -> str:
+    """A new folder; what a killed run left there goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(parents=True)
+    return folder
+
+
+def _records(dataset: Any) -> Iterator[dict[str, Any]]:
     for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
         yield from batch.to_pylist()
 
 
-def _free_folder(out: str) -> str:
-    folder = Path(out).absolute()
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(
-            "predictions are written to an empty folder, and this one is not",
-            value=str(folder),
-            do="name another with --out, or remove it",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
-def _dataset(project: Project, rows: str | None, scoring: _Scoring) -> Any:
-    """Rows as a Dataset: through the project's sources, or as they are if nothing is missing."""
+def _dataset(project: Project, rows: str | None, bundle: _Bundle) -> tuple[Any, str]:
+    """Rows as a Dataset: through the project's sources, or as they are if nothing is missing; and
+    the fingerprint of their content."""
     from mlray.sources import open_files, open_rows
 
-    if rows is None:
-        return open_rows(project).dataset
-    opened = open_files(rows, project)
-    wanted = _predictor(scoring.bundle, scoring.code_folder).schema.names
-    if set(wanted) <= set(opened.schema.names):
-        return opened.dataset()
-    source = project.sources.rows.model_copy(update={"path": rows, "kind": None})
-    sources = project.sources.model_copy(update={"rows": source})
-    return open_rows(with_sections(project, sources=sources)).dataset
+    if rows is not None:
+        opened = open_files(rows, project)
+        if set(bundle.predictor.schema.names) <= set(opened.schema.names):
+            files = sorted((file.size_bytes, file.modified) for file in opened.files)
+            return opened.dataset(), str(files)
+        source = _as_files(project.sources.rows, rows)
+        project = with_sections(
+            project, sources=project.sources.model_copy(update={"rows": source})
+        )
+    joined = open_rows(project)
+    return joined.dataset, joined.fingerprint
+
+
+def _as_files(source: Any, rows: str) -> Any:
+    """The section of `rows` with other files; of another kind of source its steps stay."""
+    if isinstance(source, Source):
+        return source.model_copy(update={"path": rows, "kind": None})
+    shared = {*SourceBase.model_fields} - {"kind", "columns"}
+    return Source(path=rows, **{name: getattr(source, name) for name in shared})
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """A version, loaded once by every worker."""
+
+    folder: str
+    code_folder: str
+    keys: Keys | None
+
+    @property
+    def predictor(self) -> Predictor:
+        return _predictor(self.folder, self.code_folder, self.keys)
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """What all rows of a batch share."""
+
+    version: int
+    at: datetime
+    batch: str
+
+    def columns(self, rows: int) -> dict[str, pa.Array]:
+        """Columns of so many rows."""
+        return {
+            "model_version": pa.repeat(pa.scalar(self.version, pa.int64()), rows),
+            "predicted_at": pa.repeat(pa.scalar(self.at, pa.timestamp("us", "UTC")), rows),
+            "batch": pa.repeat(self.batch, rows),
+        }
 
 
 @dataclass(frozen=True)
 class _Scoring:
-    """Scores one block and writes it; runs in Ray workers, each of which loads the bundle once."""
+    """Scores one block and writes it as a part. Runs in Ray workers."""
 
-    bundle: str
-    code_folder: str
+    bundle: _Bundle
+    sink: Sink
     folder: str
+    stamp: _Stamp
+    columns: list[str] | None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if table.num_rows == 0:
-            return pa.table({"file": pa.array([], pa.string()), "rows": pa.array([], pa.int64())})
-        from mlray.models.packing import score_array
+        from mlray.sources.reading import UNREADABLE, visible
 
-        predicted = _predictor(self.bundle, self.code_folder).predict(table)
-        scored = table.append_column("score", score_array(predicted.scores))
-        scored = scored.append_column("label", pa.array(predicted.labels))
-        name = f"{uuid.uuid4().hex}.parquet"
-        pq.write_table(scored, f"{self.folder}/.{name}")
-        return pa.table({"file": [name], "rows": [table.num_rows]})
+        given = table.num_rows
+        if UNREADABLE in table.column_names:
+            table = table.filter(table[UNREADABLE].is_null())
+        name = ""
+        if table.num_rows:
+            name = f"{uuid.uuid4().hex}{self.sink.ending}"
+            self.sink.write_part(self._scored(visible(table)), f"{self.folder}/{name}")
+        return pa.table({"file": [name], "rows": [table.num_rows], "given": [given]})
+
+    def _scored(self, table: pa.Table) -> pa.Table:
+        from mlray.models.packing import score_array
+        from mlray.sources.opened import require_columns
+
+        table = self.bundle.predictor.protected(table)
+        predicted = self.bundle.predictor.predict(table)
+        require_columns(self.columns or (), table.schema, "prediction.columns: the table of rows")
+        kept = table if self.columns is None else table.select(self.columns)
+        made = {"score": score_array(predicted.scores), "label": pa.array(predicted.labels)}
+        made |= self.stamp.columns(table.num_rows)
+        if taken := [name for name in made if name in kept.column_names]:
+            raise InputError(
+                "the rows have columns that are called as those of predictions",
+                value=taken,
+                do="list the columns to write in prediction.columns, without these",
+            )
+        for column, values in made.items():
+            kept = kept.append_column(column, values)
+        return kept.replace_schema_metadata(None)
 
 
 @lru_cache(maxsize=2)
-def _predictor(bundle: str, code_folder: str) -> Predictor:
+def _predictor(bundle: str, code_folder: str, keys: Keys | None) -> Predictor:
     from mlray.models.bundle import load_bundle
     from mlray.models.predictor import Predictor
 
-    return Predictor(load_bundle(bundle), code_folder)
+    return Predictor(load_bundle(bundle), code_folder, keys=keys)

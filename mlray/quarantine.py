@@ -12,16 +12,15 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlray import storage
+from mlray.config import Project
 from mlray.errors import InputError
-
-if TYPE_CHECKING:
-    pass
+from mlray.sources.rows import protection
 
 FOLDER = "quarantine"
 """Of the storage folder: one folder for each project and key of its quality stage."""
@@ -97,12 +96,12 @@ def export(held: Quarantine, out: str) -> str:
     return str(path)
 
 
-def resubmit(home: str, project: str, file: str) -> int:
+def resubmit(home: str, project: Project, file: str) -> int:
     """Hand in repaired rows; returns how many. They take part from the next run on.
 
     Args:
         home: the storage folder.
-        project: name of the project whose quarantine they are from.
+        project: whose quarantine they are from; its columns marked `pii` are protected.
         file: .csv or .parquet with the rows' own columns and `_id`; reasons may be left out.
 
     Raises:
@@ -110,8 +109,8 @@ def resubmit(home: str, project: str, file: str) -> int:
     """
     import pyarrow.parquet as pq
 
-    held = latest(home, project).rows
-    repaired = _read(file, held.schema)
+    held = latest(home, project.name).rows
+    repaired = protection(project).apply(_read(file, held.schema))
     strange = set(repaired["_id"].to_pylist()) - set(held["_id"].to_pylist())
     if strange:
         raise InputError(
@@ -120,7 +119,7 @@ def resubmit(home: str, project: str, file: str) -> int:
             do="repair rows that `mlray quarantine FILE --out` wrote, and leave `_id` as it is",
         )
     _refuse_doubtful(repaired)
-    folder = Path(storage.join(home, _REPAIRED, project))
+    folder = Path(storage.join(home, _REPAIRED, project.name))
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{uuid.uuid4().hex}.parquet"
     pq.write_table(repaired, folder / f".{name}.tmp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,13 @@ import pyarrow as pa
 from mlray.config import Project
 from mlray.errors import MlrayError
 from mlray.health import Finding
+from mlray.sources.steps import Shown, Steps
 
 SAMPLE_ROWS = 500
+_SHOWN_VALUES = 3
+_WHOLE_BYTES = 256 << 20
+_SUGGESTED_FROM = 200_000
+"""Rows that rules are suggested from where the sources are larger than `_WHOLE_BYTES`."""
 
 
 @dataclass
@@ -42,10 +48,29 @@ def try_out(project: Project) -> list[Finding]:
     return findings
 
 
+def suggestion(project: Project) -> str:
+    """Rules that the project's rows keep, as YAML to paste, each with why it is there."""
+    from datetime import UTC, datetime
+
+    from mlray import quality
+    from mlray.sources import find, sample
+
+    whole = sum(file.size_bytes for file in find(project).inputs) <= _WHOLE_BYTES
+    rows = sample(project, sys.maxsize if whole else _SUGGESTED_FROM)
+    private = [column for source in project.sources.tables.values() for column in source.pii]
+    now = datetime.now(UTC)
+    found = quality.suggest(rows, now, whole=whole, private=private)
+    about = f"all {rows.num_rows:,} rows" if whole else (
+        f"the first {rows.num_rows:,} rows: later ones may have a wider range"
+    )  # fmt: skip
+    return quality.to_yaml(found, about)
+
+
 def _steps() -> Iterator[tuple[str, Step]]:
     yield "sources", _read
     yield "quality", _rules
-    yield "transform", _transform
+    yield "personal", _personal
+    yield "steps", _transform
     yield "derived", _derive
     yield "encoder", _encode
     yield "network", _network
@@ -53,8 +78,13 @@ def _steps() -> Iterator[tuple[str, Step]]:
 
 
 def _read(trial: _Trial) -> str:
-    from mlray.sources import sample
+    from mlray.sources.rows import sample, source_heads
 
+    trial.known["source steps"] = [
+        words
+        for steps, rows in source_heads(trial.project, SAMPLE_ROWS)
+        for words in _steps_in_words(steps, rows)
+    ]
     rows = sample(trial.project, SAMPLE_ROWS)
     trial.known["rows"] = rows
     return f"{rows.num_rows} rows tried, {rows.num_columns} columns: {_names(rows)}"
@@ -65,29 +95,58 @@ def _rules(trial: _Trial) -> str:
 
     rows: pa.Table = trial.known["rows"]
     declared = trial.project.quality.rules
-    rules = quality.compile_rules(declared, rows.schema)
-    here = [rule for rule in rules if rule.check != "unique"]
+    rules = quality.compile_rules(declared, rows.schema, folder=trial.project.folder)
+    here = [rule for rule in rules if rule.alone]
     report = quality.check(rows, here).report
     return f"{len(rules)} rules; {report.quarantined} of {report.rows} tried rows break one"
 
 
-def _transform(trial: _Trial) -> str:
-    from mlray.pipeline.preparing import transformed
+def _personal(trial: _Trial) -> str:
+    from mlray.pipeline import personal
 
     rows: pa.Table = trial.known["rows"]
-    path = trial.project.sources.transform
-    made = transformed(rows, path, trial.project.folder)
-    trial.known["features"] = made
-    return f"{path}: {_names(made)}" if path else "none"
+    project = trial.project
+    marked = [column for source in project.sources.tables.values() for column in source.pii]
+    unmarked = personal.unmarked(project, [personal.look(rows)], marked)
+    personal.check(project, unmarked)
+    return "; ".join(unmarked) or "no unmarked column looks like personal data"
+
+
+def _transform(trial: _Trial) -> str:
+    from mlray.pipeline.preparing import Prepared, steps_of
+
+    rows: pa.Table = trial.known["rows"]
+    steps = steps_of(trial.project)
+    words = list(_steps_in_words(steps, rows))
+    rows = trial.known["rows"] = steps.kept(rows)
+    trial.known["features"] = Prepared(steps, trial.project.model.target)(rows)
+    return "\n".join([*trial.known["source steps"], *words]) or "none"
+
+
+def _steps_in_words(steps: Steps, rows: pa.Table) -> Iterator[str]:
+    """Each step with what became of the rows, one after the other."""
+    for step in steps.shown(rows):
+        yield f"{step.place}: {step.says}{_outcome(step, rows)}"
+        rows = step.table
+
+
+def _outcome(step: Shown, before: pa.Table) -> str:
+    if step.column is not None:
+        values = step.table[step.column].slice(0, _SHOWN_VALUES).to_pylist()
+        kind = step.table.schema.field(step.column).type
+        return f" -> {kind}: {', '.join(map(str, values))}"
+    if step.table.num_rows != before.num_rows:
+        return f" -> {step.table.num_rows} of {before.num_rows} rows"
+    return f" -> {_names(step.table)}"
 
 
 def _derive(trial: _Trial) -> str:
     from mlray.derive import derive
-    from mlray.pipeline.preparing import wide
+    from mlray.pipeline.preparing import steps_of
     from mlray.stats.profile import Profile
 
     rows, project = trial.known["rows"], trial.project
-    profile = Profile.of(wide(rows, project.sources.transform, project.folder))
+    profile = Profile.of(steps_of(project).wide(rows))
     trial.known["profile"] = profile
     derived = derive(project, profile)
     trial.project = derived.project

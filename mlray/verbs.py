@@ -18,9 +18,11 @@ from mlray.errors import InputError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from mlray.ancestry import Lineage
     from mlray.health import Finding
     from mlray.pipeline import Run
     from mlray.prediction import Scored
+    from mlray.quarantine import Quarantine
     from mlray.registry import Registry, Version
     from mlray.serving import Service
     from mlray.watching import Watched
@@ -60,6 +62,13 @@ def check(project: Source, overrides: Iterable[str] = ()) -> list[Finding]:
     return try_out(load(project, *overrides))
 
 
+def suggest(project: Source, overrides: Iterable[str] = ()) -> str:
+    """Quality rules that the project's rows keep: YAML to paste, each with why it is there."""
+    from mlray.trial import suggestion
+
+    return suggestion(load(project, *overrides))
+
+
 def explain(what: str, overrides: Iterable[str] = ()) -> str:
     """A section or field in words, or a project file with every derived value written out.
 
@@ -68,6 +77,10 @@ def explain(what: str, overrides: Iterable[str] = ()) -> str:
     """
     from mlray.config import explain_section, whole_file
 
+    if what == "expressions":
+        from mlray.expressions import LANGUAGE
+
+        return LANGUAGE
     if not what.endswith((".yaml", ".yml")):
         return explain_section(what)
     done = run(what, overrides, until="encode")
@@ -109,10 +122,18 @@ def predict(
     overrides: Iterable[str] = (),
     *,
     rows: str | None = None,
-    out: str = "predictions",
+    out: str | None = None,
     version: str | int = "champion",
 ) -> Scored:
-    """Score files on Ray Data with the predictor that also serves."""
+    """Score rows on Ray Data with the predictor that also serves.
+
+    Args:
+        project: a project or its file.
+        overrides: `section.field=value` texts.
+        rows: files to score in place of `sources.rows`.
+        out: file or folder to write in place of `prediction.path`.
+        version: champion, or a version's number.
+    """
     from mlray.cluster import connected
     from mlray.prediction import score
 
@@ -149,6 +170,43 @@ def versions(model: Source | None = None) -> list[Version]:
     return _registry(project).versions(name)
 
 
+def lineage(model: Source, version: int | str | None = None) -> Lineage:
+    """Where a version comes from: data, features, code, environment, run, model, deployment.
+
+    Args:
+        model: a project, its file, or the name of its model; `NAME@VERSION` names both.
+        version: a number or an alias; by default the champion, or the newest without one.
+    """
+    from mlray.ancestry import lineage_of
+
+    if not isinstance(model, Project) and version is None:
+        model, version = addressed(str(model))
+    name, project = _named(model)
+    registry = _registry(project)
+    return lineage_of(registry, registry.named(name, version))
+
+
+def quarantined(project: Source) -> Quarantine:
+    """The rows that the project's last run set aside, with the rules they broke and why."""
+    from mlray.quarantine import latest
+
+    loaded = load(project)
+    return latest(storage.home(loaded.storage.path), loaded.name)
+
+
+def resubmit(project: Source, file: str) -> int:
+    """Hand in repaired rows; they take the place of the broken ones from the next run on.
+
+    Args:
+        project: a project or its file.
+        file: rows that `quarantined` gave, mended, as .csv or .parquet, each with its `_id`.
+    """
+    from mlray.quarantine import resubmit as hand_in
+
+    loaded = load(project)
+    return hand_in(storage.home(loaded.storage.path), loaded, file)
+
+
 def promote(model: Source, number: int, why: str = "by hand") -> Version:
     """Make a version champion."""
     from mlray.registry import Decision
@@ -162,6 +220,16 @@ def rollback(model: Source, why: str = "by hand") -> Version:
     """Put the champion before this one back."""
     name, project = _named(model)
     return _registry(project).rollback(name, why)
+
+
+def addressed(text: str) -> tuple[str, str | None]:
+    """A model and the version that stands behind an `@`.
+
+    >>> addressed("flights@3"), addressed("flights"), addressed("me@home/flights.yaml")
+    (('flights', '3'), ('flights', None), ('me@home/flights.yaml', None))
+    """
+    model, _, version = text.rpartition("@")
+    return (model, version) if model and "/" not in version and version else (text, None)
 
 
 def _named(model: Source) -> tuple[str, Project | None]:

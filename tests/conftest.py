@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from services import postgres
 
 for _name, _value in {
     "RAY_AUTH_MODE": "disabled",
@@ -37,6 +38,13 @@ def ray_cluster() -> Iterator[None]:
     DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server of this test process."""
+    with postgres.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

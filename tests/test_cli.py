@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from mlray.cli import app
 
-VERBS = ["run", "check", "explain", "schema", "serve", "predict", "monitor", "models", "doctor"]
+VERBS = ["run", "check", "explain", "schema", "serve", "predict", "monitor", "models", "lineage",
+         "doctor"]  # fmt: skip
 
 
 def mlray(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:

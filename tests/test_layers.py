@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mlray"
 LAYERS = [
-    {"errors"},
+    {"errors", "secrets"},
     {"config", "storage", "usercode"},
-    {"stats"},
+    {"stats", "expressions"},
     {"sources", "cluster"},
-    {"splits", "quality", "models", "tracking"},
+    {"splits", "sinks", "quality", "models", "tracking"},
     {"derive", "training", "evaluation", "monitoring"},
     {"registry", "report"},
-    {"serving", "prediction", "watching"},
+    {"serving", "prediction", "watching", "quarantine", "ancestry"},
     {"pipeline", "health"},
     {"trial"},
     {"verbs"},

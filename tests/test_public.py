@@ -12,7 +12,8 @@ from mlray.config import Project
 def test_the_public_names_are_these() -> None:
     assert sorted(mlray.__all__) == [
         "MlrayError", "Project", "Run", "Service", "Version", "Watched", "check", "connected",
-        "doctor", "explain", "load", "monitor", "predict", "promote", "rollback", "run", "serve",
+        "doctor", "explain", "lineage", "load", "monitor", "predict", "promote",
+        "quarantined", "resubmit", "rollback", "run", "serve",
         "tracking_uri", "versions",
     ]  # fmt: skip
     for name in mlray.__all__:
@@ -22,7 +23,7 @@ def test_the_public_names_are_these() -> None:
 def test_the_sections_of_a_project_file_are_these() -> None:
     assert list(Project.model_fields) == [
         "name", "sources", "quality", "split", "model", "training", "evaluation", "registry",
-        "tracking", "serving", "monitoring", "storage", "cluster",
+        "tracking", "prediction", "serving", "monitoring", "storage", "cluster",
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlray.config.rows import Rule
+from mlray.config.quality import Rule
 from mlray.evaluation import evaluate
 from mlray.models.roles import Role
 from mlray.models.target import Target

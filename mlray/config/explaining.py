@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mlray import secrets
 from mlray.config.loading import known_keys, section_at
 from mlray.config.rows import SOURCE_CLASSES, SourceBase, source_tag
 from mlray.config.sections import Project
@@ -93,7 +94,7 @@ def _section_lines(
 
 
 def _value_lines(key: str, value: Any, written: Any) -> list[str]:
-    if "${env:" in str(written):  # never the value itself: it may be a secret
+    if secrets.named_in(str(written)):  # never the value itself: it may be a secret
         return [f"{key}: {_flow(written)}"]
     if isinstance(value, SourceBase):
         given = json.loads(value.model_dump_json(exclude_defaults=True))

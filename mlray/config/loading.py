@@ -1,4 +1,4 @@
-"""From YAML text to a `Project`: positions, overrides, ${env:NAME}, all mistakes at once."""
+"""From YAML text to a `Project`: positions, overrides, secrets filled in, all mistakes at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
+from mlray import secrets
 from mlray.config.rows import SOURCE_CLASSES, Sources, source_tag
 from mlray.config.sections import Project, with_sections
 from mlray.errors import ConfigError
 
 Location = tuple[str | int, ...]
-_ENV = re.compile(r"\$\{env:([A-Za-z_]\w*)(?::-([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -71,10 +71,10 @@ def load(file: str | Path, overrides: Iterable[str] = ()) -> Project:
         _apply(document, marks, override)
     raw = copy.deepcopy(document)
     problems: list[tuple[Mark, str]] = []
-    secret = _fill_environment(document, marks, problems)
+    secret = _fill_secrets(document, marks, problems, str(path.absolute().parent))
     project = _validate(document, marks, secret, problems, str(file))
     project._file = str(path.absolute())
-    project._document = raw
+    project._document = _recordable(raw, project)
     return _with_absolute_paths(project)
 
 
@@ -141,29 +141,52 @@ def _apply(document: dict[str, Any], marks: dict[Location, Mark], override: str)
         marks.setdefault(place[:depth], Mark(f"override `{override}`"))
 
 
-def _fill_environment(
-    document: Any, marks: dict[Location, Mark], problems: list[tuple[Mark, str]]
+def _fill_secrets(
+    document: Any, marks: dict[Location, Mark], problems: list[tuple[Mark, str]], folder: str
 ) -> set[Location]:
-    """Replace ${env:NAME} in place; returns where, since those values must never be printed."""
-    filled: set[Location] = set()
+    """Fill in what ${env:NAME} and ${file:PATH} name, in place; returns where, since those values
+    must never be printed."""
+    places: set[Location] = set()
 
     def fill(value: Any, at: Location) -> Any:
         if isinstance(value, dict):
             return {k: fill(v, (*at, k)) for k, v in value.items()}
         if isinstance(value, list):
             return [fill(v, (*at, i)) for i, v in enumerate(value)]
-        if isinstance(value, str) and _ENV.search(value):
-            filled.add(at)
-            for name, default in _ENV.findall(value):
-                if name not in os.environ and not default:
-                    message = f"{_dotted(at)}: environment variable {name} is not set"
-                    problems.append((_mark(marks, at), message))
-            return _ENV.sub(lambda m: os.environ.get(m[1], m[2] or ""), value)
+        if isinstance(value, str) and secrets.named_in(value):
+            places.add(at)
+            text, missing = secrets.filled(value, folder)
+            problems.extend((_mark(marks, at), f"{_dotted(at)}: {what}") for what in missing)
+            return text
         return value
 
     for key in list(document):
         document[key] = fill(document[key], (key,))
-    return filled
+    return places
+
+
+def _recordable(written: Any, filled: Any) -> Any:
+    """What the user wrote, with `***` for secrets that stand there in plain text.
+
+    Args:
+        written: the document, ${...} as it is.
+        filled: the validated section, mapping or value that it became.
+    """
+    if isinstance(filled, SecretStr):
+        return secrets.masked(str(written))
+    if isinstance(written, dict):
+        return {key: _recordable(value, _inside(filled, key)) for key, value in written.items()}
+    if isinstance(written, list):
+        return [_recordable(value, _inside(filled, i)) for i, value in enumerate(written)]
+    return written
+
+
+def _inside(filled: Any, step: str | int) -> Any:
+    if isinstance(filled, BaseModel):
+        names = {f.alias or n: n for n, f in type(filled).model_fields.items()}
+        extra = filled.__pydantic_extra__ or {}
+        return getattr(filled, names[str(step)]) if step in names else extra.get(str(step))
+    return _child(filled, step)
 
 
 def _validate(
@@ -234,7 +257,9 @@ def _sentence(details: list[Any], at: Location, is_secret: bool, document: Any) 
         return f"{_dotted(at)}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{_dotted(at)}: missing; {_explanation(at, document)}"
-    shown = "***" if is_secret else repr(first["input"])
+    shown = secrets.HIDDEN if is_secret else repr(first["input"])
+    if isinstance(first["input"], dict):  # it may hold secrets
+        shown = "a mapping"
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return f"{_dotted(at)}: {' or '.join(dict.fromkeys(map(_wanted, details)))}, not {shown}"
 
@@ -323,7 +348,10 @@ def _with_absolute_paths(project: Project) -> Project:
     storage = project.storage.model_copy(
         update={"path": _absolute(project.storage.path, project.folder)}
     )
-    return with_sections(project, sources=sources, storage=storage)
+    prediction = project.prediction.model_copy(
+        update={"path": _absolute(project.prediction.path, project.folder)}
+    )
+    return with_sections(project, sources=sources, storage=storage, prediction=prediction)
 
 
 def _absolute_in(source: Any, folder: str) -> dict[str, Any]:

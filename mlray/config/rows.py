@@ -1,4 +1,4 @@
-"""Sections about rows: where they come from, how they are shaped, what they must be.
+"""Sections about rows: where they come from, and how they are shaped.
 
 A source's class follows from its `kind`; see `source_tag`.
 """
@@ -6,10 +6,11 @@ A source's class follows from its `kind`; see `source_tag`.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ConfigDict, Discriminator, Field, SecretStr, Tag
+from pydantic import ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
 
-from mlray.config.fields import Duration, Frac, ImportPath, Section
+from mlray.config.fields import Duration, ImportPath, Section
 
 
 class Shaping(Section):
@@ -68,8 +69,9 @@ class Source(SourceBase):
     """Texts that stand for a missing value (CSV, Excel)."""
     delimiter: str = ","
     """What separates values (CSV)."""
-    encoding: str = "utf-8"
-    """Encoding of the text (CSV, JSON); a byte order mark is understood anyway."""
+    encoding: str | list[str] = "utf-8"
+    """Encoding of the text (CSV, JSON), or several: of each file the first that fits all of it. A
+    byte order mark is understood anyway."""
     records: str | None = None
     """Where the rows lie in a JSON document, as dotted keys: `data.items`. JSON lines need none."""
     sheet: str | list[str] | None = None
@@ -86,28 +88,51 @@ class Source(SourceBase):
 
 
 class SqlSource(SourceBase):
-    """Rows from a database."""
+    """Rows from a database. Exact numbers (NUMERIC) become float64, uuid, json, enum and other
+    types become text, times with a zone become UTC, infinite times become missing; `types` says
+    otherwise."""
 
     kind: Literal["sql"]
     """sql"""
     url: SecretStr
-    """`postgresql://user:password@host/db`, `sqlite:///file.db`, or any SQLAlchemy URL; take
-    secrets from `${env:NAME}` or `${file:PATH}`."""
+    """`postgresql://user:password@host/db`, `sqlite:///file.db` (four slashes for an absolute
+    path), or any SQLAlchemy URL; take secrets from `${env:NAME}` or `${file:PATH}`."""
     table: str | None = None
     """Table or view to read: `name` or `schema.name`."""
     query: str | None = None
     """SELECT to read, in place of `table`."""
     partition: str | None = None
-    """Numeric, date or time column whose ranges are read in parallel."""
-    tasks: int | None = None
-    """So many ranges; by default from the number of rows and CPUs."""
+    """Column of numbers, dates or times whose ranges are read in parallel. Plain tables of
+    PostgreSQL and SQLite need none: ranges of pages or row ids are read."""
+    tasks: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """So many ranges, each read over a connection of its own; by default one for every 50,000
+    rows, at most 32."""
     timeout: Duration = "5m"
-    """A query that takes longer is cut off."""
+    """A query that the database works on for longer is cut off; time in which rows wait to be
+    taken does not count."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SqlSource:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give `table` or `query`, one of both")
+        if self.partition is None and self.tasks is not None and self.query is not None:
+            raise ValueError("`tasks` of a query need a `partition` column")
+        return self
 
     @property
     def where(self) -> str:
         """The place in words, without secrets."""
         return self.table or "a query"
+
+
+def address_shown(url: str) -> str:
+    """An HTTP address without user, password and query.
+
+    >>> address_shown("https://me:secret@host:8443/rows?key=1")
+    'https://host:8443/rows'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class Pages(Section):
@@ -116,19 +141,25 @@ class Pages(Section):
     by: Literal["page", "offset", "cursor", "link"]
     """page: a page's number. offset: a row's number. cursor: a value of the last answer. link: the
     `Link` header's or an answer's address of the next page."""
-    parameter: str = "page"
-    """Query parameter that carries page, offset or cursor."""
-    start: int = 1
-    """Number of the first page, or first offset."""
+    parameter: str | None = None
+    """Query parameter that carries page, offset or cursor; by default it is called so itself."""
+    start: int | None = None
+    """Number of the first page (by default 1), or first offset (by default 0)."""
     size: int | None = None
-    """Rows per page, sent as `size_parameter`; needed for `by: offset`."""
+    """Rows per page, sent as `size_parameter`; a server may give fewer."""
     size_parameter: str | None = None
     """Query parameter that carries the size."""
     next: str | None = None
     """Where an answer holds the next cursor or address, as dotted keys."""
     total: str | None = None
-    """Where the first answer holds the number of rows in all, as dotted keys: pages are then read
-    in parallel, and a short read is refused."""
+    """Where the first answer holds the number of rows in all, as dotted keys: a short read is then
+    refused, and pages by number or offset are read in parallel."""
+
+    @model_validator(mode="after")
+    def _names_the_next_page(self) -> Pages:
+        if self.by == "cursor" and not self.next:
+            raise ValueError("`by: cursor` needs `next`: where an answer holds the next cursor")
+        return self
 
 
 class RestSource(SourceBase):
@@ -136,11 +167,11 @@ class RestSource(SourceBase):
 
     kind: Literal["rest"]
     """rest"""
-    url: str
-    """Address without secrets."""
+    url: Annotated[str, Field(pattern=r"^https?://[^/]")]
+    """Address; its query and user part are sent and never shown."""
     parameters: dict[str, Any] = {}
-    """Query parameters of every request."""
-    each: dict[str, list[Any]] = {}
+    """Query parameters of every request; sent and never shown."""
+    each: Annotated[dict[str, list[Any]], Field(max_length=1)] = {}
     """One parameter and its values: all pages are read for each of them, in parallel."""
     headers: dict[str, SecretStr] = {}
     """Headers of every request; secrets from `${env:NAME}` or `${file:PATH}`."""
@@ -151,7 +182,9 @@ class RestSource(SourceBase):
     list."""
     pages: Pages | None = None
     """How to ask for the next rows; absent: one request."""
-    rate: float | None = None
+    tasks: Annotated[int, Field(ge=1)] = 8
+    """At most so many requests at the same time."""
+    rate: Annotated[float, Field(gt=0)] | None = None
     """At most so many requests per second, over all tasks."""
     retries: int = 6
     """Times that a request is tried again after 408, 425, 429, 5xx or a lost connection."""
@@ -161,7 +194,7 @@ class RestSource(SourceBase):
     @property
     def where(self) -> str:
         """The place in words, without secrets."""
-        return self.url
+        return address_shown(self.url)
 
 
 class KafkaSource(SourceBase):
@@ -173,22 +206,29 @@ class KafkaSource(SourceBase):
     """Bootstrap servers: host:port,host:port."""
     topic: str
     """Topic to read."""
-    values: Literal["json", "avro"] = "json"
-    """What a message's value is. avro: without container, or in Confluent's framing."""
+    columns: list[str] | None = None
+    """Columns to read; all fields of the messages if absent. Besides those there are `_key`,
+    `_partition`, `_offset` and `_timestamp` of the message itself, read if named here."""
+    values: Literal["json", "avro", "confluent"] = "json"
+    """What a message's value is. avro: a bare Avro value. confluent: Avro behind the five bytes of
+    Confluent's framing (0 and the schema's id)."""
     avro_schema: str | None = None
     """File of the Avro schema that values were written with."""
     start: Literal["promoted", "earliest"] | dict[int, int] = "promoted"
     """promoted: where the data of the champion ended, or earliest without one. earliest: the oldest
-    message there is. Or the first offset to read, by partition."""
+    message there is. Or the first offset to read, by partition; others are not read."""
     stop: Literal["latest"] | dict[int, int] = "latest"
-    """latest: the end of the topic when the run starts. Or the offset to end before, by
-    partition."""
+    """latest: the end of the topic when the run starts. Or the offset to end before, by partition;
+    others are not read."""
     options: dict[str, SecretStr] = {}
     """Settings of librdkafka, such as security.protocol, sasl.username, sasl.password."""
+    gaps: Literal["refuse", "allow"] = "refuse"
+    """Offsets without a message inside the interval. refuse: messages were lost, an error. allow:
+    they are normal, as in compacted topics and with transactions."""
     timeout: Duration = "30s"
     """A broker that sends nothing for so long is an error."""
     unreadable: Literal["stop", "quarantine"] = "quarantine"
-    """What becomes of a message that cannot be parsed."""
+    """What becomes of a message that cannot be parsed, or has no value."""
 
     @property
     def where(self) -> str:
@@ -206,7 +246,8 @@ class LakeSource(SourceBase):
     table: str | None = None
     """`namespace.table` in the catalog (Iceberg)."""
     catalog: dict[str, SecretStr] = {}
-    """Properties of the catalog (Iceberg): type, uri, warehouse, credential ..."""
+    """Properties of the catalog (Iceberg): name (default: `default`), type, uri, warehouse,
+    credential ..."""
     version: int | str | None = None
     """Delta version or Iceberg snapshot id, or a time (the version of that time); by default the
     newest when the run starts."""
@@ -221,7 +262,8 @@ class LakeSource(SourceBase):
 
 class ImagesSource(SourceBase):
     """Images of a folder or an archive, one row each: `image`, `height`, `width`, `file`, and
-    `label` from the folder's name; or images held as bytes in a column of a table."""
+    `label` from the folder's name; or images held as bytes in a column of a table. Pixels are bytes
+    in the order row, column, channel: `mlray.sources.images.pixels` gives them as one array."""
 
     kind: Literal["images"]
     """images"""
@@ -284,8 +326,9 @@ class Join(Section):
 
     with_: str = Field(alias="with")
     """Name of the other source."""
-    on: str | list[str]
-    """Key column or columns, by the same names on both sides."""
+    on: str | list[str] | dict[str, str]
+    """Key column or columns of both sides; `{column of rows: column of the other}` if their names
+    differ."""
     as_of: str | None = None
     """Time column of `rows`: of each key, the other source's last row at or before this time is
     taken. The other source must declare `time`."""
@@ -293,6 +336,13 @@ class Join(Section):
     """With `as_of`: an older match counts as none."""
     prefix: str | None = None
     """Put before the joined columns' names; by default only names that clash get `NAME_`."""
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Key columns of `rows`, each with the other source's."""
+        if isinstance(self.on, dict):
+            return self.on
+        return {key: key for key in ([self.on] if isinstance(self.on, str) else self.on)}
 
 
 class Sources(Shaping):
@@ -315,97 +365,3 @@ class Sources(Shaping):
     def tables(self) -> dict[str, AnySource]:
         """All sources by name, `rows` first."""
         return {"rows": self.rows, **(self.__pydantic_extra__ or {})}
-
-
-class ExistsIn(Section):
-    """Another source's column that values must exist in."""
-
-    source: str
-    """Name of the source."""
-    column: str
-    """Its column."""
-
-
-class Rule(Section):
-    """One rule. A rule about single rows sets aside those that break it; a rule about the whole
-    table (nulls, monotonic, fresh, rows, like) stops the run."""
-
-    column: str | None = None
-    """The column the rule is about."""
-    columns: list[str] | None = None
-    """Several columns: each for itself, or together for `unique`."""
-    name: str | None = None
-    """Name in reports; derived from column and check."""
-    required: bool | None = None
-    """The column must exist and no value may be missing."""
-    type: str | None = None
-    """Arrow type that the values must have or convert to without loss."""
-    range: tuple[float | str | None, float | str | None] | None = None
-    """Lowest and highest value, both allowed; null for no bound; dates as text."""
-    allowed: list[Any] | None = None
-    """The only values allowed (missing ones are not judged)."""
-    matches: str | None = None
-    """Regular expression (RE2) that the whole text must match."""
-    length: tuple[int | None, int | None] | None = None
-    """Least and greatest number of characters."""
-    unique: bool | None = None
-    """No value, or no combination of the columns' values, may occur twice."""
-    holds: str | None = None
-    """Expression over columns that must be true of every row, e.g. `arrived >= departed`; a row
-    where it cannot be told (a value is missing) is not judged."""
-    exists_in: ExistsIn | None = None
-    """Values must exist in a column of another source."""
-    function: ImportPath | None = None
-    """`module:function` on an Arrow table that returns a boolean array, true for good rows."""
-    nulls: Frac | None = None
-    """Largest share of missing values in the whole column."""
-    monotonic: Literal["increasing", "decreasing", "strictly increasing", "strictly decreasing"] | (
-        None
-    ) = None
-    """The order that the values have from row to row, in source order."""
-    fresh: Duration | None = None
-    """The newest time of the column is not older than this."""
-    rows: tuple[int | None, int | None] | None = None
-    """Least and greatest number of rows of the table."""
-    like: str | None = None
-    """Reference that the column's distribution must be close to: `champion` for the training data
-    of the model in use, or a profile.json file."""
-    psi: float = 0.2
-    """With `like`: largest population stability index."""
-    at_most: Frac = 0.0
-    """Share of rows that may break the rule before `warn` is told or `stop` ends the run."""
-    severity: Literal["warn", "quarantine", "stop"] | None = None
-    """warn: report only. quarantine: set rows aside. stop: end the run. By default quarantine for
-    rules about single rows, stop for rules about the whole table."""
-
-
-class Labels(Section):
-    """Search for wrong labels and poisoned rows, by a model trained on the other folds, by what
-    single sources and batches do, by flooding with near copies, and by planted triggers."""
-
-    action: Literal["off", "report", "quarantine", "stop"] = "off"
-    """report: findings in the report. quarantine: suspected rows do not train, and lie in
-    quarantine with score and reason. stop: findings above the limits end the run. Rows are never
-    changed."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Parts; each is judged by a network that was trained on the others."""
-    origin: str | None = None
-    """Column that says who delivered a row; suppliers are compared with one another."""
-    batch: str | None = None
-    """Column that says in which batch or on which day a row came; batches are compared in order."""
-    max_suspects: Frac = 0.02
-    """With `stop`: largest share of rows with a suspected label."""
-
-
-class Quality(Section):
-    """What a row must be to count."""
-
-    rules: list[Rule] = []
-    """Rules, all checked in one pass."""
-    max_quarantined: Frac = 0.05
-    """The run stops if a larger share of rows breaks a rule."""
-    personal: Literal["off", "warn", "stop"] = "warn"
-    """What is done about columns that look like personal data (names, e-mails, card, phone and id
-    numbers) and are not marked `pii`."""
-    labels: Labels = Labels()
-    """Search for wrong labels and poisoned rows."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from mlray.config.fields import Auto, BudgetText, Duration, Frac, Section, Size
-from mlray.config.rows import Quality, Sources
+from mlray.config.quality import Quality
+from mlray.config.rows import Sources
 
 
 class Split(Section):
@@ -134,6 +135,35 @@ class Cluster(Section):
     fails with a clear error, and the machine lives on. By default as much as there is."""
 
 
+class Prediction(Section):
+    """Where `mlray predict` writes: the rows as they came in, and `score`, `label`,
+    `model_version`, `predicted_at` and `batch`. A batch is rows of one content scored by one
+    version; written again it takes its own place, so a run that was killed is simply run again."""
+
+    path: str | None = None
+    """A folder of Parquet files, or one file `.csv` or `.jsonl`; or a Delta table. `--out` says
+    otherwise; by default the folder `predictions` where the command runs."""
+    kind: Literal["parquet", "csv", "jsonl", "sql", "delta"] | None = None
+    """By default a database if there is a `url`, else as the ending of `path` shows."""
+    url: SecretStr | None = None
+    """Database, as in a source of kind sql; secrets from `${env:NAME}` or `${file:PATH}`."""
+    table: str | None = None
+    """Its table: `name` or `schema.name`; made if it is not there."""
+    mode: Literal["error", "append", "replace"] = "error"
+    """If there are rows already. error: nothing is scored. append: new rows are added (Parquet,
+    database, Delta). replace: they go when the new rows come, in one step."""
+    columns: list[str] | None = None
+    """Columns of the rows to write beside the predictions; by default all. Columns with personal
+    data are written as `pii` says."""
+    options: dict[str, SecretStr] = {}
+    """Storage options of a Delta table: keys, regions, endpoints."""
+
+    @property
+    def place(self) -> str:
+        """File, folder or table of `path`, or the default."""
+        return self.path or "predictions"
+
+
 class Serving(Section):
     """How the champion answers."""
 
@@ -189,6 +219,8 @@ class Project(Section):
     """When it is promoted."""
     tracking: Tracking = Tracking()
     """Where runs are recorded."""
+    prediction: Prediction = Prediction()
+    """Where batch predictions go."""
     serving: Serving = Serving()
     """How it answers."""
     monitoring: Monitoring = Monitoring()

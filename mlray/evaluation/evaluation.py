@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mlray.errors import InputError
 from mlray.evaluation import figures
-from mlray.evaluation.rows import Rows, Scorer, Slice, collect
+from mlray.evaluation.rows import Rows, Scorer, Slice, View, as_it_is, collect
 from mlray.models.target import Target
 from mlray.stats import metrics as stats
 
@@ -107,6 +107,7 @@ def evaluate(
     *,
     metric: str | None = None,
     threshold: float = 0.5,
+    told: View = as_it_is,
 ) -> Evaluation:
     """Judge a model on rows whose target is known.
 
@@ -122,6 +123,8 @@ def evaluate(
         metric: what slices are ordered by; the task's usual one by default.
         threshold: binary only, from which probability on a row is called positive; it should
             have been chosen on other rows.
+        told: makes the table that target and slices are read from, where that is another one
+            than the predictor is given.
 
     Raises:
         InputError: no row has a target, all rows have the same class, or a column is missing.
@@ -130,7 +133,7 @@ def evaluate(
     """
     task, metric = target.task, metric or _METRIC[target.task]
     stats.score(task, np.zeros(0), np.zeros(0), [metric])  # refuses an unknown name before work
-    rows = collect(predictor, tables, target, slices, part)
+    rows = collect(predictor, tables, target, slices, part, told)
     counts = _class_rows(rows, target, part)
     return Evaluation(
         part=part,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,8 +63,21 @@ class Rows:
         return len(self.y_true)
 
 
+View = Callable[[pa.Table], pa.Table]
+"""Makes one table of another, row for row."""
+
+
+def as_it_is(table: pa.Table) -> pa.Table:
+    return table
+
+
 def collect(
-    predictor: Scorer, tables: Iterable[pa.Table], target: Target, slices: Sequence[str], part: str
+    predictor: Scorer,
+    tables: Iterable[pa.Table],
+    target: Target,
+    slices: Sequence[str],
+    part: str,
+    told: View = as_it_is,
 ) -> Rows:
     """Score every row that has a target, a batch at a time.
 
@@ -77,14 +90,15 @@ def collect(
     coders = [_Coder(column) for column in slices]
     left_out: Counter[str] = Counter()
     for batch in _batches(tables):
-        labels, judged = _labels(batch, target, left_out)
+        known = told(batch)
+        labels, judged = _labels(known, target, left_out)
         if not judged.any():
             continue
         kept = batch if judged.all() else batch.filter(pa.array(judged))
         truths.append(labels[judged])
         scores.append(_scores(predictor, kept, target, part))
         for coder in coders:
-            coder.add(kept)
+            coder.add(known if judged.all() else known.filter(pa.array(judged)))
     if not truths:
         raise InputError(
             f"the {part} part has no rows to judge the model by",

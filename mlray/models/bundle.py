@@ -31,6 +31,7 @@ import pyarrow as pa
 from mlray.errors import BundleError
 from mlray.models.columns import arrow_type
 from mlray.models.encoder import Encoder
+from mlray.sources.personal import Action
 from mlray.stats.bins import Reference
 from mlray.stats.profile import Profile
 
@@ -69,6 +70,7 @@ class Manifest:
     schema: tuple[tuple[str, str], ...]
     """Request columns and their Arrow types, in order."""
     transform: str | None
+    """`module:function` of the project that is applied to requests after `steps`."""
     transform_sha256: str | None
     network: str
     options: dict[str, Any]
@@ -77,6 +79,12 @@ class Manifest:
     """Batches are padded to a multiple of so many rows (see scoring)."""
     processor: str
     """Where the golden scores were computed; another kind of CPU may round otherwise."""
+    steps: dict[str, Any] = field(default_factory=dict)
+    """What is applied to requests: rename, cast, derive, select."""
+    protected: dict[str, Action] = field(default_factory=dict)
+    """Columns with personal data, by their names in raw rows, and what becomes of them."""
+    pii_key_id: str | None = None
+    """Names the key of hashes and tokens."""
     format: int = FORMAT
 
     @classmethod

@@ -19,6 +19,8 @@ from mlray.models.encoder import Encoder
 from mlray.models.export import Graph
 from mlray.models.predictor import Predictor
 from mlray.models.scoring import processor
+from mlray.sources.personal import Action, Keys
+from mlray.sources.steps import Steps
 from mlray.stats.bins import Reference
 from mlray.stats.profile import Profile
 
@@ -49,8 +51,12 @@ class BundleParts:
     threshold: float = 0.5
     network: str = "mlp"
     options: dict[str, Any] = field(default_factory=dict)
-    transform: str | None = None
-    """`module:function` of sources.transform."""
+    steps: Steps = field(default_factory=lambda: Steps("sources", None))
+    """From raw rows to what the encoder reads."""
+    protected: dict[str, Action] = field(default_factory=dict)
+    """Columns with personal data, by their names in raw rows, and what became of them."""
+    keys: Keys | None = None
+    """Of hashes and tokens; of these only the id is written."""
     card: str = ""
 
 
@@ -69,7 +75,7 @@ def write_bundle(folder: str, parts: BundleParts, project_folder: str | None = N
             (Path(temporary) / name).write_bytes(files[name])
         sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in LIMITS]
         (Path(temporary) / SUMS).write_text("".join(sums))
-        Predictor(load_bundle(temporary), project_folder).verify_golden()
+        Predictor(load_bundle(temporary), project_folder, keys=parts.keys).verify_golden()
     return load_bundle(folder)
 
 
@@ -91,7 +97,7 @@ def _texts(parts: BundleParts, project_folder: str | None) -> dict[str, bytes]:
 def _manifest(parts: BundleParts, project_folder: str | None) -> Manifest:
     target = parts.encoder.target
     schema = parts.golden.select(list(parts.request_columns)).schema
-    code = usercode.version(parts.transform, project_folder) if parts.transform else None
+    transform = parts.steps.transform
     return Manifest(
         name=parts.name,
         task=target.task,
@@ -101,13 +107,16 @@ def _manifest(parts: BundleParts, project_folder: str | None) -> Manifest:
         threshold=parts.threshold,
         created_at=parts.created_at,
         schema=tuple((item.name, _plain(item.type)) for item in schema),
-        transform=parts.transform,
-        transform_sha256=code,
+        transform=transform,
+        transform_sha256=usercode.version(transform, project_folder) if transform else None,
+        steps=parts.steps.to_dict(),
         network=parts.network,
         options=parts.options,
         calibration=parts.calibration.to_dict(),
         multiple=parts.graph.multiple,
         processor=processor(),
+        protected=parts.protected,
+        pii_key_id=parts.keys.id if parts.keys else None,
     )
 
 
@@ -118,7 +127,7 @@ def _plain(kind: pa.DataType) -> str:
 
 def _golden(parts: BundleParts, files: dict[str, bytes], project_folder: str | None) -> bytes:
     """Request rows with the scores that the predictor gives them, as an Arrow file."""
-    predictor = Predictor(Bundle("(unwritten)", "", {}, files), project_folder)
+    predictor = Predictor(Bundle("(unwritten)", "", {}, files), project_folder, keys=parts.keys)
     names = predictor.schema.names
     rows = parts.golden.select(names).slice(0, GOLDEN_ROWS).cast(predictor.schema)
     table = rows.append_column("_score", score_array(predictor.predict(rows).scores))

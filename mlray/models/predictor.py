@@ -5,7 +5,8 @@ Legend: N rows, F numeric and C categorical features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,8 +22,9 @@ from mlray.models.columns import column_of
 from mlray.models.encoder import Encoded, Encoder
 from mlray.models.requests import Columns, RequestSchema
 from mlray.models.scoring import Scorer, processor
-
-Transform = Callable[[pa.Table], pa.Table]
+from mlray.models.stepping import ListSteps
+from mlray.sources.personal import Keys, Protection
+from mlray.sources.steps import Steps
 
 ELSEWHERE_TOLERANCE = 1e-5
 """On another kind of CPU golden scores may differ by so much of their size: other kernels run."""
@@ -53,12 +55,20 @@ class Predictor:
         bundle: verified by `load_bundle`.
         folder: of the project file, where the transform's module is found.
         threads: CPU threads of one call.
+        keys: of the project's personal data (`mlray.sources.personal.keys_of`).
 
     Raises:
-        BundleError: the graph is refused, or the transform's code is missing or another one.
+        BundleError: the graph is refused, the transform's code is missing or another one, or the
+            key of personal data is.
     """
 
-    def __init__(self, bundle: Bundle, folder: str | None = None, threads: int = 1):
+    def __init__(
+        self,
+        bundle: Bundle,
+        folder: str | None = None,
+        threads: int = 1,
+        keys: Keys | None = None,
+    ):
         self.bundle = bundle
         self.encoder: Encoder = bundle.encoder
         manifest = bundle.manifest
@@ -66,19 +76,20 @@ class Predictor:
         self.threshold = manifest.threshold
         self.schema: pa.Schema = manifest.request_schema
         self._requests = RequestSchema(self.schema)
-        self._transform = _transform(bundle, folder)
+        self._protection = _protection(bundle, keys)
+        self._steps = _steps(bundle, folder)
         self._scorer = Scorer(bundle.graph, multiple=manifest.multiple, threads=threads)
 
     def predict(self, table: pa.Table) -> Predictions:
         """Predictions of a table's rows; columns that the model does not need are ignored.
 
+        Personal data may come raw or as the pipeline wrote it: it is protected here if need be.
+
         Raises:
             InputError: a column is missing or of a type that does not convert.
         """
-        table = _as_schema(table, self.schema)
-        if self._transform is not None:
-            table = transformed(self._transform, table)
-        return self._score(self.encoder.encode(table))
+        table = _as_schema(self.protected(table), self.schema)
+        return self._score(self.encoder.encode(self._prepared(table)))
 
     def predict_records(self, records: Sequence[Mapping[str, Any]]) -> Predictions:
         """Predictions of request rows, one dict each; `InputError` as `from_records`."""
@@ -102,6 +113,10 @@ class Predictor:
         """Request columns as a table; `InputError` as `from_records`."""
         return self._requests.table(self._requests.from_columns(columns))
 
+    def protected(self, table: pa.Table) -> pa.Table:
+        """Raw rows (N) as they may be written: personal data dropped, hashed or tokenised."""
+        return self._protection.apply(table)
+
     def verify_golden(self) -> None:
         """Replay the golden rows; they must give the stored scores to the bit.
 
@@ -124,13 +139,26 @@ class Predictor:
         )
 
     @cached_property
-    def _direct(self) -> bool:
-        return self._transform is None and self.encoder.takes_lists
+    def _direct(self) -> ListSteps | None:
+        """The steps of the short way, which no table leads through, where it is open."""
+        if self._steps.transform is not None or not self.encoder.takes_lists:
+            return None
+        return ListSteps(self._steps, self.schema, self.encoder.schema.names)
 
     def _predict_checked(self, columns: Columns, rows: int) -> Predictions:
-        if self._direct:
-            return self._score(self.encoder.encode_lists(columns, rows))
-        return self.predict(self._requests.table(columns))
+        for name in self._protection.actions.keys() & columns.keys():
+            columns[name] = list(self._protection.values(name, columns[name]))
+        if self._direct is None:
+            return self.predict(self._requests.table(columns))
+        with _without_values():
+            columns = self._direct(columns)
+        return self._score(self.encoder.encode_lists(columns, rows))
+
+    def _prepared(self, table: pa.Table) -> pa.Table:
+        if self._steps.empty:
+            return table
+        with _without_values():
+            return self._steps.rowwise(table)
 
     def _score(self, encoded: Encoded) -> Predictions:
         scores = self._scorer(encoded.numeric, encoded.category)
@@ -147,50 +175,37 @@ class Predictor:
         return [positive if score >= threshold else negative for score in scores.tolist()]
 
 
-def transformed(transform: Transform, table: pa.Table) -> pa.Table:
-    """The user's transform of a table, held to its promise of one row out for each row in.
-
-    Raises:
-        InputError: it raised, gave no table, or changed the number of rows.
-    """
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """A request's values must not stand in a log: only `value` of an error of steps has any."""
     try:
-        result = transform(table)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything; its text may hold values
-        raise InputError(
-            f"sources.transform failed on the rows ({type(error).__name__})",
-            do="`mlray check` runs it on a few rows and shows where",
-        ) from error
-    if not isinstance(result, pa.Table) or result.num_rows != table.num_rows:
-        given = f"{result.num_rows} rows" if isinstance(result, pa.Table) else type(result).__name__
-        raise InputError(
-            "sources.transform must give an Arrow table with one row for each row",
-            value=f"{given} for {table.num_rows} rows",
-        )
-    return result
+        yield
+    except InputError as error:
+        raise InputError(error.what, allowed=error.allowed, do=error.do) from error
 
 
-def required_inputs(table: pa.Table, transform: Transform | None, encoder: Encoder) -> list[str]:
-    """Raw columns that transform and encoder really need, in the table's order.
+def required_inputs(table: pa.Table, steps: Steps, encoder: Encoder) -> list[str]:
+    """Raw columns that steps and encoder really need, in the table's order.
 
-    Found by trial: a column is dropped for good if the encoded rows stay the same without it.
-    `table` holds a few raw rows with all columns; up to 64 of them are tried.
+    Declared steps say so themselves. What a function needs is found by trial: a column is dropped
+    for good if the encoded rows stay the same without it. `table` holds a few raw rows with all
+    columns; up to 64 of them are tried.
     """
-    if transform is None:
-        return [name for name in table.column_names if name in set(encoder.schema.names)]
+    if steps.transform is None:
+        needed = steps.needs(encoder.schema.names)
+        return [name for name in table.column_names if name in needed]
     sample = table.slice(0, 64)
-    whole = encoder.encode(transformed(transform, sample))
+    whole = encoder.encode(steps.able(table.column_names).rowwise(sample))
     for name in table.column_names:
         fewer = sample.drop_columns([name])
-        if _encodes_as(fewer, transform, encoder, whole):
+        if _encodes_as(fewer, steps, encoder, whole):
             sample = fewer
     return list(sample.column_names)
 
 
-def _encodes_as(table: pa.Table, transform: Transform, encoder: Encoder, whole: Encoded) -> bool:
+def _encodes_as(table: pa.Table, steps: Steps, encoder: Encoder, whole: Encoded) -> bool:
     try:
-        encoded = encoder.encode(transformed(transform, table))
+        encoded = encoder.encode(steps.able(table.column_names).rowwise(table))
     except InputError:
         return False
     same = np.array_equal(encoded.numeric, whole.numeric, equal_nan=True)
@@ -205,13 +220,28 @@ def scores_of(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
     return flat.reshape(-1, column.type.list_size)
 
 
-def _transform(bundle: Bundle, folder: str | None) -> Transform | None:
-    path, wanted = bundle.manifest.transform, bundle.manifest.transform_sha256
-    if path is None:
-        return None
+def _steps(bundle: Bundle, folder: str | None) -> Steps:
+    """The steps that requests take, without those that only the target needs."""
+    manifest = bundle.manifest
+    try:
+        steps = Steps.from_dict(
+            {**manifest.steps, "transform": manifest.transform}, "sources", folder
+        )
+    except (ConfigError, ValueError) as error:
+        raise BundleError(
+            "the bundle's steps are not what they should be",
+            value=bundle.folder,
+            do="take the bundle from its registry again",
+        ) from error
+    if steps.transform is None:
+        return steps.until(bundle.encoder.schema.names)
+    _check_code(steps.transform, manifest.transform_sha256, folder)
+    return steps.able(manifest.request_schema.names)
+
+
+def _check_code(path: str, wanted: str | None, folder: str | None) -> None:
     try:
         found = usercode.version(path, folder)
-        transform: Transform = usercode.resolve(path, folder)
     except (ConfigError, OSError) as error:
         raise BundleError(
             "the bundle needs the project's transform, which is not here", value=path, do=str(error)
@@ -222,7 +252,29 @@ def _transform(bundle: Bundle, folder: str | None) -> Transform | None:
             value=path,
             do="check out the code of that version, or train again",
         )
-    return transform
+
+
+def _protection(bundle: Bundle, keys: Keys | None) -> Protection:
+    """What becomes of personal data in rows: as in training, with the key of training."""
+    manifest = bundle.manifest
+    if keys is not None and manifest.pii_key_id not in (None, keys.id):
+        raise BundleError(
+            "the model was trained with another key of personal data",
+            value=f"key {keys.id}",
+            allowed=f"key {manifest.pii_key_id}",
+            do="set sources.pii_key to that key, or train again",
+        )
+    if keys is not None:
+        return Protection(manifest.protected, keys)
+    names = {name for name, _ in manifest.schema}
+    needed = [n for n, action in manifest.protected.items() if action != "drop" and n in names]
+    if needed:
+        raise BundleError(
+            "the model takes hashed or tokenised columns, and no key is here",
+            value=needed,
+            do=f"set sources.pii_key to key {manifest.pii_key_id}",
+        )
+    return Protection(dict.fromkeys(manifest.protected, "drop"))
 
 
 def _as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -60,7 +60,7 @@ class RequestSchema:
 
     def table(self, columns: Columns) -> pa.Table:
         """Checked columns as an Arrow table of exactly the schema's types."""
-        arrays = [_array(columns[f.name], f.type) for f in self.schema]
+        arrays = [as_array(columns[f.name], f.type) for f in self.schema]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
     def _checked(self, columns: Columns) -> Columns:
@@ -155,7 +155,8 @@ def _time(value: Any, kind: pa.DataType) -> int | str | None:
         return ""
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+def as_array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Checked values, times as microseconds, as an Arrow array of a request column's type."""
     if pa.types.is_date(kind):
         micros = pa.array(values, pa.int64()).cast(pa.timestamp("us"))
         return micros.cast(kind, safe=False)

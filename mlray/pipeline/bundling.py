@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mlray import storage, usercode
+from mlray import storage
 from mlray.config import Project
 from mlray.models.calibration import Calibration, calibrate
 from mlray.pipeline.outputs import BUNDLE, encoder_of, profile_of, rows_of_part
+from mlray.pipeline.preparing import steps_of
 from mlray.pipeline.stages import Work
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def write(work: Work) -> tuple[Bundle, Evaluation]:
     parts = _parts(work)
     work.say("evaluating on the test rows")
     draft = write_bundle(storage.join(work.scratch, BUNDLE), parts, project.folder)
-    evaluation = judged(work, Predictor(draft, project.folder, threads=2), "test")
+    evaluation = judged(work, Predictor(draft, project.folder, threads=2, keys=parts.keys), "test")
     done = dataclasses.replace(parts, evaluation=evaluation.to_dict(), card=_card(work, evaluation))
     write_bundle(work.path(BUNDLE), done, project.folder)
     return load_bundle(work.path(BUNDLE)), evaluation
@@ -51,6 +53,7 @@ def _parts(work: Work) -> BundleParts:
     from mlray.models.networks import build
     from mlray.models.packing import BundleParts
     from mlray.models.predictor import required_inputs
+    from mlray.sources.personal import keys_of
 
     project, encoder = work.project, encoder_of(work.before["encode"])
     weights = storage.read_bytes(work.before["train"].path("weights.safetensors"))
@@ -60,7 +63,7 @@ def _parts(work: Work) -> BundleParts:
     _load(network, weights)
     work.say("exporting the graph")
     golden = _golden(work)
-    transform = _transform(project)
+    steps = steps_of(project)
     scores = _scores(encoder.target.task, logits, calibration)
     return BundleParts(
         name=project.name,
@@ -72,13 +75,15 @@ def _parts(work: Work) -> BundleParts:
         reference=_reference(work, encoder, scores),
         evaluation={},
         golden=golden,
-        request_columns=tuple(required_inputs(golden, transform, encoder)),
+        request_columns=tuple(required_inputs(golden, steps, encoder)),
         metric=project.evaluation.metric,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         threshold=_threshold(encoder.target.task, scores, labels),
         network=project.model.network,
         options=project.model.options,
-        transform=project.sources.transform,
+        steps=steps,
+        protected=work.before["quality"].result["protected"],
+        keys=keys_of(project),
     )
 
 
@@ -127,11 +132,6 @@ def _load(network: Any, weights: bytes) -> None:
     network.load_state_dict(safetensors.torch.load(weights))
 
 
-def _transform(project: Project) -> Any:
-    path = project.sources.transform
-    return usercode.resolve(path, project.folder) if path else None
-
-
 def _golden(work: Work) -> pa.Table:
     """A few raw training rows, spread over the first file that has any."""
     for table in part_tables(work, "train"):
@@ -142,20 +142,23 @@ def _golden(work: Work) -> pa.Table:
 
 def part_tables(work: Work, part: str) -> Iterator[pa.Table]:
     """The raw clean rows of a part, as a stream of tables that are never empty."""
-    return rows_of_part(work.before["quality"], work.before["split"], part)
+    steps = steps_of(work.project)
+    return rows_of_part(steps, work.before["quality"], work.before["split"], part)
 
 
 def judged(work: Work, predictor: Predictor, part: str) -> Evaluation:
     """A predictor on the rows of a part, by the bundle's own threshold."""
     from mlray.evaluation import evaluate
 
-    project = work.project
+    project, target, steps = work.project, predictor.encoder.target, steps_of(work.project)
+    slices = tuple(dict.fromkeys([*project.evaluation.slices, *project.monitoring.groups]))
     return evaluate(
         predictor,
         part_tables(work, part),
-        predictor.encoder.target,
-        tuple(dict.fromkeys([*project.evaluation.slices, *project.monitoring.groups])),
+        target,
+        slices,
         part,
+        told=partial(steps.having, names=[target.column, *slices]),
         metric=project.evaluation.metric,
         threshold=predictor.threshold,
     )

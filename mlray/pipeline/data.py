@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ from mlray.models.encoder import Encoder
 from mlray.models.roles import Left, Role, choose_roles
 from mlray.models.target import Target
 from mlray.pipeline.outputs import clean_files, plan_of, profile_of
-from mlray.pipeline.passes import records
-from mlray.pipeline.preparing import Transform, transformed
+from mlray.pipeline.passes import results, sparingly
+from mlray.pipeline.preparing import Assigning, Prepared, steps_of
 from mlray.pipeline.stages import Done, Work
 from mlray.stats.profile import Profile
 
@@ -54,16 +55,14 @@ def derived_project(project: Project, quality_stage: Done) -> Derived:
 class _Parting:
     """Counts a block's parts and profiles what the network may learn from. Runs in workers."""
 
-    plan: splits.SplitPlan
-    transform: str | None
-    code_folder: str
+    assign: Assigning
+    prepared: Prepared
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        parts = self.plan.assign(table)
+    def __call__(self, table: pa.Table) -> tuple[Any, Profile]:
+        parts = self.assign(table)
         train = table.filter(pa.array(parts == splits.TRAIN))
-        profile = Profile.of(transformed(train, self.transform, self.code_folder))
-        counts = np.bincount(parts, minlength=len(splits.PARTS)).tolist()
-        return pa.Table.from_pylist([{"counts": counts, "profile": profile.to_json()}])
+        profile = Profile.of(self.prepared(train))
+        return np.bincount(parts, minlength=len(splits.PARTS)), profile
 
 
 def split_rows(work: Work) -> dict[str, Any]:
@@ -72,14 +71,21 @@ def split_rows(work: Work) -> dict[str, Any]:
     before = work.before["quality"]
     plan = splits.plan(project.split, profile_of(before), known_at=project.model.label_known_at)
     counts = np.zeros(len(splits.PARTS), dtype=np.int64)
-    profiles = []
-    parting = _Parting(plan, project.sources.transform, project.folder)
-    for record in records(f"{project.name}-split", clean_dataset(before), parting):
-        counts += record["counts"]
-        profiles.append(Profile.from_json(record["profile"]))
+    steps = steps_of(project)
+    parting = _Parting(Assigning(plan, steps), Prepared(steps, project.model.target))
+
+    tell = sparingly(work.say)
+
+    def profiles() -> Iterator[Profile]:
+        """Merged as they come: a profile of each block is more than the driver should hold."""
+        for counted, profile in results(f"{project.name}-split", clean_dataset(before), parting):
+            counts[:] += counted
+            tell(f"{counts.sum():,} rows")
+            yield profile
+
+    train = Profile.merged(profiles())
     plan.check(counts.tolist())
     storage.write_bytes(work.path("plan.json"), plan.to_json().encode())
-    train = Profile.merged(profiles)
     storage.write_bytes(work.path("profile.json"), train.to_json().encode())
     parts = dict(zip(splits.PARTS, counts.tolist(), strict=True))
     told = ", ".join(f"{n:,} {part}" for part, n in parts.items() if n)
@@ -98,14 +104,14 @@ def encode_rows(work: Work) -> dict[str, Any]:
         project, profile_of(parts), profile_of(work.before["quality"])
     )
     storage.write_bytes(work.path("encoder.json"), encoder.to_json().encode())
-    rows = clean_dataset(work.before["quality"])
+    steps, rows = steps_of(project), clean_dataset(work.before["quality"])
     rows.set_name(f"{project.name}-encode")
     write_shards(
         rows,
         encoder,
         work.path("shards"),
-        plan_of(parts).assign,
-        transform=Transform(project.sources.transform, project.folder),
+        Assigning(plan_of(parts), steps),
+        transform=Prepared(steps, project.model.target),
         expected_rows=work.before["quality"].result["clean"],
     )
     inputs = encoder.inputs()
@@ -124,7 +130,7 @@ def fitted_encoder(
 
     Args:
         project: with nothing left open.
-        train: profile of the training rows after the transform: centres, scales, categories.
+        train: profile of the training rows after the steps: centres, scales, categories.
         whole: profile of all clean rows: which classes there are at all.
     """
     model = project.model

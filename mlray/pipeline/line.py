@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
-from mlray import usercode
+from mlray import quarantine, storage, usercode
 from mlray.config import Project
-from mlray.pipeline import cleaning, data, model
+from mlray.config.fields import duration_s
+from mlray.pipeline import cleaning, data, labels, model
 from mlray.pipeline.stages import Stage
+from mlray.sources.personal import keys_of
 
 STAGES = (
     Stage("sources", (), lambda p: _sources(p), data.note_sources),
@@ -19,13 +23,41 @@ STAGES = (
     Stage("register", ("evaluate",), lambda p: _registration(p), model.register_model),
 )
 
+LABELS = Stage("labels", ("encode",), lambda p: _labels(p), labels.search_labels)
+"""Stands between encode and train where `quality.labels.action` asks for it."""
+
+
+def stages_of(project: Project) -> tuple[Stage, ...]:
+    """The stages of a project, in order."""
+    if project.quality.labels.action == "off":
+        return STAGES
+    places = [stage.name for stage in STAGES]
+    at = places.index("train")
+    train = replace(STAGES[at], needs=("labels",))
+    return (*STAGES[:at], LABELS, train, *STAGES[at + 1 :])
+
+
+def _labels(project: Project) -> Any:
+    return [project.quality.labels.model_dump(), _training(project)]
+
 
 def _sources(project: Project) -> Any:
-    return [project.name, project.sources.model_dump()]
+    keys = keys_of(project)
+    return [project.name, project.sources.model_dump(), keys.id if keys else ""]
 
 
 def _quality(project: Project) -> Any:
-    return [project.quality.model_dump(), _code(project, project.sources.transform)]
+    functions = [_code(project, rule.function) for rule in project.quality.rules]
+    transform = _code(project, project.sources.transform)
+    repaired = quarantine.version(storage.home(project.storage.path), project.name)
+    rules = project.quality.model_dump(exclude={"labels"})
+    return [rules, transform, functions, _periods(project), repaired]
+
+
+def _periods(project: Project) -> list[int]:
+    """Rows that have not changed grow old: what must be fresh is looked at once in each period."""
+    ages = [rule.fresh for rule in project.quality.rules if rule.fresh]
+    return [int(time.time() // duration_s(age)) for age in ages]
 
 
 def _split(project: Project) -> Any:

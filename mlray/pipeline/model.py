@@ -80,7 +80,7 @@ def training_job(work: Work) -> TrainingJob:
     target = profile_of(work.before["split"]).columns[model.target]
     return TrainingJob(
         name=project.name,
-        shards=work.before["encode"].path("shards"),
+        shards=shards_of(work),
         storage_path=work.scratch,
         inputs=encoder.inputs(),
         metric=project.evaluation.metric,
@@ -100,6 +100,13 @@ def training_job(work: Work) -> TrainingJob:
         device=device,
         max_failures=training.max_failures,
     )
+
+
+def shards_of(work: Work) -> str:
+    """Folder of the shards to train on: without rows that the labels stage left out."""
+    searched = work.before.get("labels")
+    left_out = searched is not None and searched.result["left_out"] > 0
+    return work.before["labels" if left_out else "encode"].path("shards")
 
 
 def _placement(project: Project) -> tuple[int, str]:

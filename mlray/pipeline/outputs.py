@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlray import storage
+from mlray.pipeline.preparing import Assigning
 from mlray.pipeline.stages import Done
+from mlray.sources.steps import Steps
 from mlray.splits import PARTS, SplitPlan
 from mlray.stats.profile import Profile
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from mlray.models.encoder import Encoder
 
 CLEAN, BUNDLE = "clean", "bundle"
+QUALITY_PAGE = "quality.html"
+"""The page on quality: in the quality stage's folder, and beside the run's report."""
 _READ_ROWS = 1 << 18
 
 
@@ -52,12 +56,12 @@ def clean_files(quality: Done) -> list[str]:
     return [quality.path(CLEAN, name) for name in names]
 
 
-def rows_of_part(quality: Done, split: Done, part: str) -> Iterator[pa.Table]:
+def rows_of_part(steps: Steps, quality: Done, split: Done, part: str) -> Iterator[pa.Table]:
     """The clean raw rows of a part, as a stream of tables that are never empty."""
-    plan, code = plan_of(split), PARTS.index(part)
+    assign, code = Assigning(plan_of(split), steps), PARTS.index(part)
     for file in clean_files(quality):
         for batch in pq.ParquetFile(file).iter_batches(_READ_ROWS):
             table = pa.Table.from_batches([batch])
-            held = table.filter(pa.array(plan.assign(table) == code))
+            held = table.filter(pa.array(assign(table) == code))
             if held.num_rows:
                 yield held

@@ -6,49 +6,49 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mlray import usercode
-from mlray.errors import InputError
-from mlray.models.predictor import transformed as apply
+from mlray.config import Project
+from mlray.sources.steps import Steps
+from mlray.splits import Parts, SplitPlan
 
 
-def wide(table: pa.Table, transform: str | None, folder: str) -> pa.Table:
-    """Raw columns and those that the transform makes, since both can be asked about."""
-    if transform is None:
-        return table
-    made = transformed(table, transform, folder)
-    for name in table.column_names:
-        if name not in made.column_names:
-            made = made.append_column(name, table[name])
-    return made
-
-
-def transformed(table: pa.Table, transform: str | None, folder: str) -> pa.Table:
-    """The section's transform applied; it must give a row for every row.
+def steps_of(project: Project) -> Steps:
+    """The steps after the joins.
 
     Raises:
-        InputError: the function failed or changed the number of rows.
+        ConfigError: an expression or a type is none, or a name cannot be.
     """
-    if transform is None:
-        return table
-    try:
-        return apply(usercode.resolve(transform, folder), table)
-    except InputError as error:
-        if error.__cause__ is None:
-            raise
-        cause = error.__cause__
-        raise InputError(
-            f"`{transform}` failed ({type(cause).__name__}: {cause})",
-            allowed=f"columns it is given: {', '.join(table.column_names)}",
-            do="`mlray check FILE` runs it on a few rows",
-        ) from cause
+    return Steps.of(project.sources, "sources", project.folder)
 
 
 @dataclass(frozen=True)
-class Transform:
-    """`transformed` as a value that travels to workers."""
+class Prepared:
+    """What training learns from: columns after the steps, the target always among them.
 
-    path: str | None
-    folder: str
+    Travels to workers.
+    """
+
+    steps: Steps
+    target: str
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return transformed(table, self.path, self.folder)
+        made = self.steps.rowwise(table)
+        if self.target in made.column_names:
+            return made
+        return made.append_column(
+            self.target, self.steps.having(table, [self.target]).column(self.target)
+        )
+
+
+@dataclass(frozen=True)
+class Assigning:
+    """Parts of clean rows by a plan whose columns the steps may have made. Travels to workers."""
+
+    plan: SplitPlan
+    steps: Steps
+
+    def __call__(self, table: pa.Table) -> Parts:
+        """The part of each row, as its place in `splits.PARTS`; shape (N,)."""
+        named = [c for c in (self.plan.column, self.plan.known_at) if c]
+        if not named:  # by the hash of the row as it was read
+            return self.plan.assign(table)
+        return self.plan.assign(self.steps.having(table, named))

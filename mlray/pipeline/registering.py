@@ -6,6 +6,8 @@ and the champion moves last.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlray import storage
 from mlray.errors import MlrayError
-from mlray.pipeline import bundling
+from mlray.pipeline import bundling, lineage, offsets
 from mlray.pipeline.data import derived_project
 from mlray.pipeline.epochs import EpochLog
-from mlray.pipeline.outputs import bundle_folder, evaluation_of, profile_of
-from mlray.pipeline.stages import Work
+from mlray.pipeline.outputs import QUALITY_PAGE, bundle_folder, evaluation_of, profile_of
+from mlray.pipeline.stages import Done, Work
 from mlray.training.job import EpochReport
 
 if TYPE_CHECKING:
@@ -41,15 +43,17 @@ def register(work: Work) -> dict[str, Any]:
     decision = _decide(work, metrics, champion, rival)
     work.say("recording the run")
     _record(work, tracker, metrics)
+    about = lineage.write(work, metrics, decision, champion)
     version = registry.register(
         tracker.run_id or "",
         bundle_folder(evaluated),
         work.project.name,
-        {"mlray.decision": "; ".join(decision.reasons)},
+        {"mlray.decision": "; ".join(decision.reasons), **about, **offsets.tags(work.project)},
         metrics,
     )
     report = _write_report(work, evaluation, rival, champion, version, decision, warnings)
     tracker.artifact(report)
+    tracker.artifact(_quality_page(work))
     if decision.promote:
         version = registry.promote(version, decision, against=champion)
     word = "champion" if decision.promote else "not promoted"
@@ -69,14 +73,16 @@ def _champion(
     """The champion and how it does on this run's test rows; a warning if it cannot read them."""
     from mlray.models.bundle import load_bundle
     from mlray.models.predictor import Predictor
+    from mlray.sources.personal import keys_of
 
     champion = _before(registry, work.project.name, work.services["tracker"].run_id)
     if champion is None:
         return None, None, []
     try:
         bundle = load_bundle(registry.local_path(champion))
-        judged = bundling.judged(work, Predictor(bundle, work.project.folder, threads=2), "test")
-        return champion, judged, []
+        keys = keys_of(work.project)
+        predictor = Predictor(bundle, work.project.folder, threads=2, keys=keys)
+        return champion, bundling.judged(work, predictor, "test"), []
     except MlrayError as error:
         return champion, None, [f"the champion could not be judged on these rows: {error.what}"]
 
@@ -116,14 +122,31 @@ def _record(work: Work, tracker: Tracker, metrics: Mapping[str, float]) -> None:
     for epoch in storage.read_json(work.before["train"].path("history.json")):
         log.add(EpochReport.from_dict(epoch))
     tracker.metrics({f"test_{name}": value for name, value in metrics.items()})
-    fingerprint = work.before["sources"].result["fingerprint"]
-    parts = work.before["split"].result["parts"]
-    source = project.sources.rows.where
+    found = work.before["sources"].result
+    fingerprint, parts = found["fingerprint"], work.before["split"].result["parts"]
+    for name, read in project.sources.tables.items():
+        if held := [item for item in found["inputs"] if item.get("source") == name]:
+            digest = hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+            tracker.dataset(name, lineage.address(read.where), digest, None, "source")
+    source = lineage.address(project.sources.rows.where)
     for part, context in (("train", "training"), ("validation", "validation"), ("test", "test")):
         name = f"{project.name}-{part}"
         tracker.dataset(name, source, f"{fingerprint[:24]}-{part}", parts[part], context)
     if project.file:
         tracker.artifact(project.file, "project")
+    if "labels" in work.before:
+        _record_labels(work.before["labels"], tracker)
+
+
+def _record_labels(labels: Done, tracker: Tracker) -> None:
+    """What the search for wrong labels and poisoning came to."""
+    found = labels.result
+    grave = sum(finding["grave"] for finding in found["findings"])
+    counts = {"suspected": found["suspected"], "left_out": found["left_out"], "grave": grave}
+    if found["noise"] is not None:
+        counts["noise"] = found["noise"]
+    tracker.metrics({f"labels_{name}": float(value) for name, value in counts.items()})
+    tracker.artifact(labels.path("findings.json"), "labels")
 
 
 def _write_report(
@@ -151,7 +174,7 @@ def _write_report(
             greater_is_better=greater_is_better(metric),
             version=str(version.number),
             decision={"promote": decision.promote, "reasons": list(decision.reasons)},
-            warnings=[*warnings, *before["quality"].result["findings"]],
+            warnings=[*warnings, *before["quality"].result["findings"], *_above_limits(before)],
             evaluation=evaluation.to_dict(),
             champion=rival.to_dict() if rival else None,
             champion_version=str(champion.number) if champion else "",
@@ -164,6 +187,20 @@ def _write_report(
     path = storage.join(work.services["folder"], "report.html")
     storage.write_bytes(path, page.encode())
     return path
+
+
+def _quality_page(work: Work) -> str:
+    """The quality stage's page beside the report, which a skipped stage has not put there."""
+    page = storage.join(work.services["folder"], QUALITY_PAGE)
+    held = work.before["quality"].path(QUALITY_PAGE)
+    storage.write_bytes(page, storage.read_bytes(held))
+    return page
+
+
+def _above_limits(before: Mapping[str, Done]) -> list[str]:
+    """Findings about labels that a reader must know of."""
+    findings = before["labels"].result["findings"] if "labels" in before else []
+    return [finding["reason"] for finding in findings if finding["grave"]]
 
 
 def _about_data(work: Work) -> dict[str, Any]:
@@ -191,6 +228,8 @@ def _about_data(work: Work) -> dict[str, Any]:
             for name, reason in reasons.items()
         ],
         "quality": storage.read_json(before["quality"].path("report.json")),
+        "quality_page": QUALITY_PAGE,
+        "labels": before["labels"].result if "labels" in before else None,
         "reference": reference,
     }
 

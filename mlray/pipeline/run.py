@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mlray import storage
 from mlray.cluster import connected
 from mlray.config import Project
+from mlray.pipeline import offsets
 from mlray.pipeline.data import derived_project
 from mlray.pipeline.outputs import bundle_folder, rows_of_part
+from mlray.pipeline.preparing import steps_of
 from mlray.pipeline.stages import Done, Stage, checked_name, finished, forget, keys, perform
 from mlray.pipeline.state import State, locked
 from mlray.pipeline.view import View, for_terminal
@@ -87,7 +89,8 @@ class Run:
 
     def rows(self, part: str) -> Iterator[pa.Table]:
         """The clean raw rows of train, validation, test or later, as a stream of tables."""
-        return rows_of_part(self.stage("quality"), self.stage("split"), part)
+        steps = steps_of(self.project)
+        return rows_of_part(steps, self.stage("quality"), self.stage("split"), part)
 
     def summary(self) -> str:
         """What a person wants to know at the end."""
@@ -140,11 +143,12 @@ def run(
     Raises:
         MlrayError: with what happened and what to do. Finished stages are kept.
     """
-    from mlray.pipeline.line import STAGES
-    from mlray.sources import find
+    from mlray.pipeline.line import stages_of
+    from mlray.sources import find, pinned
 
-    stages = _up_to(STAGES, until)
+    stages = _up_to(stages_of(project), until)
     home = storage.home(project.storage.path)
+    project = offsets.pinned(project, home, afresh=from_ == stages[0].name, keep=not dry_run)
     found = find(project)
     known = keys(stages, project, found.fingerprint)
     if from_ is not None:
@@ -156,8 +160,9 @@ def run(
     if dry_run:
         missing = tuple(s.name for s in stages if not finished(home, s.name, known[s.name]))
         return Run(project, "", (), planned=missing)
+    project = pinned(project, found)
     folder = storage.join(home, "runs", f"{project.name}-{known[stages[-1].name]}")
-    with locked(folder):
+    with locked(folder), offsets.until_the_end(project, home, whole=until is None):
         return _Driver(project, home, folder, stages, known, found, view or for_terminal()).run()
 
 

@@ -116,6 +116,28 @@ class Registry:
             do="`mlray models` lists them",
         )
 
+    def named(self, name: str, version: int | str | None = None) -> Version:
+        """The version of a number or alias; None for the champion, or the newest without one.
+
+        Raises:
+            TrackingError: there is none; the message says what there is.
+        """
+        if version is not None and str(version).isdecimal():
+            return self.version(name, int(version))
+        known = self.versions(name)
+        wanted = CHAMPION if version is None else str(version)
+        for found in known:
+            if wanted in found.aliases:
+                return found
+        if known and version is None:
+            return known[0]
+        names = sorted({alias for v in known for alias in v.aliases})
+        raise TrackingError(
+            f"{name} has no version" + (f" of this alias: {wanted}" if known else ""),
+            allowed=", ".join([*(str(v.number) for v in known[:20]), *names]) if known else None,
+            do="`mlray models` lists what is registered",
+        )
+
     def champion(self, name: str, alias: str = CHAMPION) -> Version | None:
         """The version that serving follows; None if there is none yet."""
         path = store.sqlite_path(self.uri)
@@ -208,6 +230,24 @@ class Registry:
             )
         _check_digest(source, version)
         return source
+
+    def beside(self, version: Version, path: str) -> bytes:
+        """A file that the run of a version keeps among its artifacts, in `path` below their top.
+
+        Raises:
+            TrackingError: it is not there, or the store does not answer.
+        """
+        address = storage.join(version.source.rpartition(f"/{_BUNDLES}/")[0], path)
+        with store.explained(self.uri, f"read {path} of {version.uri}"):
+            if (local := _local(address)) is not None:
+                return Path(local).read_bytes()
+            from mlflow.artifacts import download_artifacts
+
+            with tempfile.TemporaryDirectory() as folder:
+                found = download_artifacts(
+                    artifact_uri=address, dst_path=folder, tracking_uri=self.uri
+                )
+                return Path(found).read_bytes()
 
     @property
     def _client(self) -> Any:

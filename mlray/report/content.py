@@ -62,6 +62,11 @@ class RunReport:
     """Settings that mlray chose: {"setting", "value", "reason"}."""
     quality: Json | None = None
     """`QualityReport.to_dict()`."""
+    quality_page: str = ""
+    """Address of the page on quality, from this one."""
+    labels: Json | None = None
+    """What the labels stage found: {"rows", "suspected", "left_out", "noise", "findings":
+    [`Finding.to_dict()`], "quarantine"}; None if it was not in the line."""
 
     network: Json = field(default_factory=dict)
     """Facts about the network, shown as they are: {"name": "mlp", "parameters": 81234, ...}."""

@@ -40,10 +40,11 @@ def class_names(evaluation: Json, k: int) -> list[str]:
 
 def column_rows(report: RunReport) -> list[dict[str, Any]]:
     """Per shown column its facts, texts ready, with a small histogram as "spark"."""
-    return [_column_row(column) for column in report.columns[:SHOWN_COLUMNS]]
+    return [column_row(column) for column in report.columns[:SHOWN_COLUMNS]]
 
 
-def _column_row(column: Json) -> dict[str, Any]:
+def column_row(column: Json) -> dict[str, Any]:
+    """One column with its texts ready, and its small histogram as "spark"."""
     kind = str(column.get("kind", ""))
     low, high = column.get("low"), column.get("high")
     labels = [str(label) for label in (column.get("histogram") or {}).get("labels") or ()]

@@ -18,6 +18,7 @@ from mlray.serving.served import Champion, Served
 
 if TYPE_CHECKING:
     from mlray.monitoring.exporter import Exporter
+    from mlray.sources.personal import Keys
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ _FIRST_ANSWER_S = 60.0
 class Settings:
     """All that a replica needs to know; plain data, and `ask`, which a Ray actor calls.
 
-    `home` is the storage folder, `folder` the project file's; `node` pins replicas to one node, for
-    a loopback address means the machine of whoever starts the service.
+    `home` is the storage folder, `folder` the project file's, `keys` are those of personal data;
+    `node` pins replicas to one node, for a loopback address means the machine of whoever starts the
+    service.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Settings:
     flush_s: float = 5.0
     monitored: bool = True
     node: str | None = None
+    keys: Keys | None = None
 
 
 def build(settings: Settings) -> Any:
@@ -218,7 +221,7 @@ class Replica:
 
     def _take(self, champion: Champion) -> None:
         settings = self._settings
-        served = Served.load(settings.name, champion, settings.folder)
+        served = Served.load(settings.name, champion, settings.folder, settings.keys)
         exporter = self._monitor(served) if settings.monitored else None
         self._api.swap(served)
         before, self._exporter = self._exporter, exporter

@@ -18,6 +18,7 @@ from mlray.serving import problems
 
 if TYPE_CHECKING:
     from mlray.models.predictor import Predictions, Predictor
+    from mlray.sources.personal import Keys
 
 Row = dict[str, Any]
 Fragment = Callable[["Predictions", int, int], list[dict[str, Any]]]
@@ -52,7 +53,9 @@ class Served:
         self._head = head[:-1] + b',"predictions":'
 
     @classmethod
-    def load(cls, name: str, champion: Champion, project_folder: str) -> Served:
+    def load(
+        cls, name: str, champion: Champion, project_folder: str, keys: Keys | None = None
+    ) -> Served:
         """Load, verify and warm up a version. Nothing of it is used before all of it is right.
 
         Raises:
@@ -63,7 +66,7 @@ class Served:
         from mlray.models.bundle import load_bundle
         from mlray.models.predictor import Predictor
 
-        predictor = Predictor(load_bundle(champion.folder), folder=project_folder)
+        predictor = Predictor(load_bundle(champion.folder), folder=project_folder, keys=keys)
         predictor.verify_golden()  # replays real rows, so the graph is warm afterwards too
         return cls(name, champion.version, predictor)
 

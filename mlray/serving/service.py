@@ -22,6 +22,7 @@ from mlray.serving.app import REPLICA_CPUS, Settings, build, start_watcher, stop
 from mlray.serving.asgi import Limits
 from mlray.serving.listener import check_port
 from mlray.serving.served import Champion, Served
+from mlray.sources.personal import keys_of
 
 ANSWER_S = 30.0
 START_S = 120.0
@@ -191,6 +192,7 @@ def _settings(project: Project, home: str, monitored: bool) -> Settings:
         flush_s=duration_s(project.monitoring.flush),
         monitored=monitored,
         node=_this_node() if serving.host in _LOOPBACK else None,
+        keys=keys_of(project),
     )
 
 
@@ -277,7 +279,7 @@ def _check_champion(settings: Settings) -> None:
             f"model `{settings.name}` has no champion to serve",
             do="train one: `mlray run FILE`; `mlray models` lists the versions",
         )
-    Served.load(settings.name, champion, settings.folder)
+    Served.load(settings.name, champion, settings.folder, settings.keys)
 
 
 def _check_room(settings: Settings) -> None:

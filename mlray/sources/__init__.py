@@ -1,7 +1,7 @@
 """Rows in: one file per kind of source, joined to one `ray.data.Dataset`."""
 
 from mlray.sources.opened import Opened, SourceFile, plain_errors
-from mlray.sources.rows import Found, Rows, find, open_files, open_rows, sample
+from mlray.sources.rows import Found, Rows, find, open_files, open_rows, pinned, sample
 from mlray.sources.types import arrow_type
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "find",
     "open_files",
     "open_rows",
+    "pinned",
     "plain_errors",
     "sample",
 ]

@@ -1,17 +1,23 @@
-"""CSV files: types are settled once over all files, then every block is read with them."""
+"""CSV files: types are settled once over all files, then every block is read with them.
+
+A line that does not fit its header, or a value that does not convert to its column's type, is an
+error that names the row, or with `unreadable: quarantine` is set aside with its text. Text that is
+not of the file's encoding always is an error: then no value of the file can be trusted.
+"""
 
 from __future__ import annotations
 
-import mmap
+import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from io import StringIO
+from itertools import product
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.types as pt
@@ -19,18 +25,27 @@ import pyarrow.types as pt
 from mlray.config.rows import Source
 from mlray.errors import InputError
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
-from mlray.sources.reading import Piece, opened
-from mlray.sources.resolve import Place, find, is_local, located, open_binary
-from mlray.sources.types import arrow_type, unify
+from mlray.sources.reading import Aside, Piece, marked, opened, visible, with_unreadable
+from mlray.sources.resolve import Place, find
+from mlray.sources.text import (
+    COMPRESSED,
+    RANGE_BYTES,
+    Text,
+    codec,
+    opened_text,
+    ranges,
+    reading,
+    refuse_encoding,
+    text_of,
+)
+from mlray.sources.types import arrow_type, convert_options, parsed, settled, unify
 
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.bz2", ".csv.zst", ".csv.lz4")
+_PLAIN = (".csv", ".tsv")
+ENDINGS = (*_PLAIN, *(f"{plain}.{end}" for plain, end in product(_PLAIN, COMPRESSED)))
 _WHOLE_BYTES = 64 << 20
 """So many bytes over all files are looked at to infer types; of more, each file's head is."""
 _HEAD_BYTES = 1 << 20
-_TASK_BYTES = 32 << 20
-"""A reading task takes about so many bytes: of one large file, or of several small ones."""
 _READ_BYTES = 8 << 20
-_CODECS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
 
 
 @dataclass(frozen=True)
@@ -44,22 +59,10 @@ class Layout:
     """What comes out."""
     read_types: pa.Schema
     """What Arrow parses: `schema`, but ns where a file has more than six digits of a second."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file, or a range of its bytes that holds whole lines (without the header)."""
-
-    address: str
-    size_bytes: int
-    quoted: bool = True
-    """Whether a quoted value may hold a line break; False only where no quote was found."""
-    start: int = 0
-    end: int | None = None
-    names: tuple[str, ...] | None = None
-    """Column names of a range; None: the file's own header gives them."""
-    first: int = 0
-    """Number of its first row in the file."""
+    aside: bool
+    """Whether unreadable rows are set aside; else they are errors."""
+    secret: frozenset[str]
+    """Columns whose values stand in no error."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,10 @@ class _Seen:
     """What a look into one file gave."""
 
     place: Place
+    text: Text
     schema: pa.Schema
     rows: int
     """Rows that were looked at."""
-    quoted: bool
-    """Whether there may be a quote in the file."""
 
 
 def open_source(name: str, source: Source, folder: str) -> Opened:
@@ -84,17 +86,36 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
     seen = _look(name, source, places)
     layout = _layout(name, source, seen)
     shown = tuple({p.file.path: p.file for p in places}.values())
-    pieces = [
-        Piece(partial(_read, layout, part), part.address, part.first, size_bytes=part.size_bytes)
-        for one in seen
-        for part in _ranges(one)
-    ]
-    return opened(name, layout.schema, shown, pieces, kind="CSV")
+    return opened(
+        name,
+        layout.schema,
+        shown,
+        [_piece(layout, one, one.text) for one in seen],
+        kind="CSV",
+        task_bytes=RANGE_BYTES,
+        finer=lambda: _finer(layout, seen),
+    )
 
 
 def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
     """The files, without a look inside."""
     return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+
+
+def _finer(layout: Layout, seen: Sequence[_Seen]) -> list[Piece]:
+    with ThreadPoolExecutor(8) as pool:
+        cut = pool.map(lambda one: ranges(one.text, layout.delimiter), seen)
+        return [
+            _piece(layout, one, text)
+            for one, texts in zip(seen, cut, strict=True)
+            for text in texts
+        ]
+
+
+def _piece(layout: Layout, one: _Seen, text: Text) -> Piece:
+    read = partial(_read, layout, text, tuple(one.schema.names))
+    size = text.size_bytes or max(1, one.place.size_bytes)
+    return Piece(read, text.address, text.first, text.rows, size)
 
 
 def _look(name: str, source: Source, places: Sequence[Place]) -> list[_Seen]:
@@ -106,51 +127,50 @@ def _look(name: str, source: Source, places: Sequence[Place]) -> list[_Seen]:
         raise InputError(
             f"source `{name}` has no rows",
             value=[p.address for p in places],
-            do="check the path; a file must hold a header line and at least one row",
+            do="check the path; a file must hold a header line and at least one row that fits it",
         )
     return seen
 
 
 def _text_bytes(place: Place) -> int:
     """Bytes of text in a place; what is in a compressed file is guessed, rather too high."""
-    return place.size_bytes * (8 if _codec(place.address) else 1)
+    return place.size_bytes * (8 if codec(place.address) else 1)
 
 
 def _look_into(name: str, source: Source, whole: bool, place: Place) -> _Seen:
-    options, quoted = _convert(source.missing), True
+    text = text_of(name, place, source.encoding)
+    options = convert_options(source.missing)
+    parse = _parse(
+        source.delimiter, handler=_passed_over if source.unreadable == "quarantine" else None
+    )
     try:
-        with _text(place.address) as stream:
+        with reading(name, place.address, text.encoding), opened_text(text) as stream:
             if whole:
-                text = stream.read_buffer() if hasattr(stream, "read_buffer") else stream.read()
-                quoted = memoryview(text).tobytes().find(b'"') >= 0
-                found = pacsv.read_csv(
-                    pa.BufferReader(text), None, _parse(source.delimiter, quoted), options
-                )
+                found = pacsv.read_csv(stream, None, parse, options)
             else:
                 step = pacsv.ReadOptions(block_size=_HEAD_BYTES, use_threads=False)
-                reader = pacsv.open_csv(stream, step, _parse(source.delimiter), options)
+                reader = pacsv.open_csv(stream, step, parse, options)
                 found = next(iter(reader), None) or reader.schema.empty_table()
     except pa.ArrowInvalid as error:
-        _explain(name, place.address, error)
-    _check_header(name, place.address, found.schema)
-    return _Seen(place, found.schema, found.num_rows, quoted)
+        _explain(name, text, error, secret=frozenset(source.pii), header=True)
+    _check_header(name, text, found.schema)
+    return _Seen(place, text, found.schema, found.num_rows)
 
 
-def _check_header(name: str, address: str, schema: pa.Schema) -> None:
+def _passed_over(row: Any) -> str:
+    return "skip"
+
+
+def _check_header(name: str, text: Text, schema: pa.Schema) -> None:
     repeated = sorted({n for n in schema.names if schema.names.count(n) > 1})
     if repeated:
         raise InputError(
-            f"{address} (source `{name}`) names columns twice in its header",
+            f"{text.address} (source `{name}`) names columns twice in its header",
             value=repeated,
             do="give every column a name of its own",
         )
-    unreadable = [f.name for f in schema if pt.is_binary(f.type)]
-    if unreadable:
-        raise InputError(
-            f"{address} (source `{name}`) holds text that is not UTF-8, in column",
-            value=unreadable,
-            do="save the file as UTF-8",
-        )
+    if any(pt.is_binary(f.type) for f in schema):
+        refuse_encoding(name, text.address, text.encoding)
 
 
 def _layout(name: str, source: Source, seen: Sequence[_Seen]) -> Layout:
@@ -158,9 +178,17 @@ def _layout(name: str, source: Source, seen: Sequence[_Seen]) -> Layout:
     require_columns(source.types, pa.schema([(n, pa.null()) for n in names]), f"source `{name}`")
     declared = {n: arrow_type(t) for n, t in source.types.items()}
     found = {n: [s.schema.field(n).type for s in seen] for n in names}
-    final = {n: declared.get(n) or _settled(unify(found[n])) for n in names}
+    final = {n: declared.get(n) or settled(unify(found[n])) for n in names}
     read = {n: _parsed_as(final[n], found[n], n in declared) for n in names}
-    return Layout(name, source.delimiter, tuple(source.missing), pa.schema(final), pa.schema(read))
+    return Layout(
+        name,
+        source.delimiter,
+        tuple(source.missing),
+        pa.schema(final),
+        pa.schema(read),
+        source.unreadable == "quarantine",
+        frozenset(source.pii),
+    )
 
 
 def _common_columns(name: str, source: Source, seen: Sequence[_Seen]) -> list[str]:
@@ -187,11 +215,6 @@ def _common_columns(name: str, source: Source, seen: Sequence[_Seen]) -> list[st
     return list(first)
 
 
-def _settled(kind: pa.DataType) -> pa.DataType:
-    """A column without any value is text: whatever comes later converts to that."""
-    return pa.string() if pt.is_null(kind) else kind
-
-
 def _parsed_as(final: pa.DataType, found: list[pa.DataType], declared: bool) -> pa.DataType:
     if (
         pt.is_timestamp(final)
@@ -202,58 +225,117 @@ def _parsed_as(final: pa.DataType, found: list[pa.DataType], declared: bool) -> 
     return final
 
 
-def _ranges(seen: _Seen) -> list[Part]:
-    """A file is split only if it holds no quote: then every line break ends a row.
+def _read(layout: Layout, text: Text, names: tuple[str, ...]) -> Iterator[pa.Table]:
+    """The rows of a text, in order, as tables of `layout.schema`. Runs in a Ray worker.
 
-    A quoted value may hold line breaks, and where quotes stand inside plain values their number
-    proves nothing, so a large file with any quote is read by one task from its start.
+    Args:
+        layout: of the source.
+        text: a file, or a range of its rows.
+        names: of all columns of the file.
     """
-    place = seen.place
-    whole = Part(place.address, place.size_bytes, seen.quoted)
-    plain_text = is_local(place.address) and place.address.lower().endswith((".csv", ".tsv"))
-    if not plain_text or place.size_bytes <= _TASK_BYTES:
-        return [whole]
-    with (
-        open(located(place.address), "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-    ):
-        if text.find(b'"') >= 0:
-            return [whole]
-        cuts = _line_starts(text)
-        rows = [0, *accumulate(text[a:b].count(b"\n") for a, b in pairwise(cuts))]
-    names = tuple(seen.schema.names)
-    return [
-        Part(place.address, b - a, False, a, b, names, first)
-        for (a, b), first in zip(pairwise(cuts), rows, strict=False)
-    ]
-
-
-def _line_starts(text: mmap.mmap) -> list[int]:
-    """Offsets of lines about `_TASK_BYTES` apart, from the first line after the header."""
-    cuts = [text.find(b"\n") + 1]
-    while 0 < cuts[-1] < len(text):
-        after = text.find(b"\n", cuts[-1] + _TASK_BYTES) + 1
-        cuts.append(after or len(text))
-    return cuts
-
-
-def _read(layout: Layout, part: Part) -> Iterator[pa.Table]:
-    """The rows of a part, in order, as tables of `layout.schema`. Runs in a Ray worker."""
+    given = 0
     try:
-        with _text(part.address, part.start, part.end) as stream:
-            reader = pacsv.open_csv(
-                stream,
-                pacsv.ReadOptions(
-                    block_size=_READ_BYTES, use_threads=False, column_names=part.names
-                ),
-                _parse(layout.delimiter, part.quoted),
-                _convert(layout.missing, layout.read_types),
-            )
-            for batch in reader:
-                yield _cast(pa.Table.from_batches([batch]), layout.schema)
+        for table in _quick(layout, text, names):
+            given += table.num_rows
+            yield table
     except pa.ArrowInvalid as error:
-        names = part.names or _header(part.address, layout.delimiter)
-        _explain(layout.source, part.address, error, names)
+        if not layout.aside:
+            _explain(layout.source, text, error, names, layout.secret, header=text.end is None)
+    else:
+        return
+    for table in _careful(layout, text, names):  # the same rows, with the bad ones set aside
+        passed = min(given, table.num_rows)
+        given -= passed
+        if passed < table.num_rows:
+            yield table.slice(passed)
+
+
+def _quick(layout: Layout, text: Text, names: tuple[str, ...]) -> Iterator[pa.Table]:
+    """All rows, if all values convert."""
+    aside = _Lines(text.end is None)
+    parse = _parse(layout.delimiter, text.quoted, aside if layout.aside else None)
+    convert = convert_options(layout.missing, layout.read_types, layout.schema.names)
+    first = 0
+    for table in _tables(layout.source, text, names, parse, convert):
+        placed, aside.rows = with_unreadable(_cast(table, layout.schema), first, aside.rows)
+        first += placed.num_rows
+        yield placed
+    if aside.rows:
+        yield with_unreadable(layout.schema.empty_table(), first, aside.rows, last=True)[0]
+
+
+def _careful(layout: Layout, text: Text, names: tuple[str, ...]) -> Iterator[pa.Table]:
+    """All rows; those with a value that does not convert are unreadable."""
+    lines = _Lines(text.end is None)
+    every = pa.schema([(n, pa.string()) for n in names])
+    convert = pacsv.ConvertOptions(column_types=every, strings_can_be_null=False)
+    parse = _parse(layout.delimiter, text.quoted, lines)
+    first = 0
+    for texts in _tables(layout.source, text, names, parse, convert):
+        placed, lines.rows = with_unreadable(texts, first, lines.rows)
+        first += placed.num_rows
+        yield _converted(layout, placed)
+    if lines.rows:
+        yield with_unreadable(layout.schema.empty_table(), first, lines.rows, last=True)[0]
+
+
+def _converted(layout: Layout, texts: pa.Table) -> pa.Table:
+    columns, reasons = {}, {}
+    for column in layout.read_types:
+        columns[column.name], bad = parsed(texts[column.name], column.type, layout.missing)
+        for row in np.flatnonzero(bad):
+            value = _shown(texts[column.name][row].as_py(), column.name, layout.secret)
+            reasons[int(row)] = f"column `{column.name}`: {value} is not {column.type}"
+    table, raw = _cast(pa.table(columns), layout.schema), visible(texts)
+    for hidden in texts.column_names[raw.num_columns :]:
+        table = table.append_column(hidden, texts[hidden])
+    return marked(
+        table, {i: (why, _line(raw.slice(i, 1), layout.delimiter)) for i, why in reasons.items()}
+    )
+
+
+def _line(row: pa.Table, delimiter: str) -> bytes:
+    """A row as it stood in its file, but for quotes that it did not need."""
+    line = StringIO()
+    writer = csv.writer(line, delimiter=delimiter, lineterminator="")
+    writer.writerow(column[0].as_py() for column in row.columns)
+    return line.getvalue().encode()
+
+
+def _shown(value: str, column: str, secret: Collection[str]) -> str:
+    return "***" if column in secret else f"`{value}`"
+
+
+@dataclass
+class _Lines:
+    """Takes the lines that Arrow cannot split into as many values as there are columns."""
+
+    header: bool
+    """Whether the first row that Arrow counts is the header."""
+    rows: Sequence[Aside] = ()
+
+    def __call__(self, row: pacsv.InvalidRow) -> str:
+        place = row.number - 1 - self.header
+        reason = f"{row.actual_columns} values where {row.expected_columns} belong"
+        self.rows = [*self.rows, Aside(place, reason, row.text.encode())]
+        return "skip"
+
+
+def _tables(
+    name: str,
+    text: Text,
+    names: tuple[str, ...],
+    parse: pacsv.ParseOptions,
+    convert: pacsv.ConvertOptions,
+) -> Iterator[pa.Table]:
+    step = pacsv.ReadOptions(
+        block_size=_READ_BYTES,
+        use_threads=False,  # else Arrow does not know the numbers of rows
+        column_names=None if text.end is None else names,
+    )
+    with reading(name, text.address, text.encoding), opened_text(text) as stream:
+        for batch in pacsv.open_csv(stream, step, parse, convert):
+            yield pa.Table.from_batches([batch])
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -263,41 +345,11 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.cast(schema, safe=False)
 
 
-@contextmanager
-def _text(address: str, start: int = 0, end: int | None = None) -> Iterator[Any]:
-    """The (decompressed) bytes of a place as an Arrow stream."""
-    if end is not None:
-        with open(located(address), "rb") as file:
-            file.seek(start)
-            yield pa.BufferReader(file.read(end - start))
-        return
-    with open_binary(address) as file:
-        yield pa.input_stream(file, compression=_codec(address))
-
-
-def _codec(address: str) -> str | None:
-    return _CODECS.get(address.partition("::")[0].rpartition(".")[2].lower())
-
-
-def _header(address: str, delimiter: str) -> list[str]:
-    with _text(address) as stream:
-        step = pacsv.ReadOptions(block_size=_HEAD_BYTES, use_threads=False)
-        names: list[str] = pacsv.open_csv(stream, step, _parse(delimiter)).schema.names
-    return names
-
-
-def _parse(delimiter: str, quoted: bool = True) -> pacsv.ParseOptions:
-    return pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted)
-
-
-def _convert(missing: Sequence[str], schema: pa.Schema | None = None) -> pacsv.ConvertOptions:
-    return pacsv.ConvertOptions(
-        column_types=schema,
-        include_columns=schema.names if schema is not None else None,
-        null_values=list(missing),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
-        timestamp_parsers=[pacsv.ISO8601],
+def _parse(
+    delimiter: str, quoted: bool = True, handler: Callable[[Any], str] | None = None
+) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
+        delimiter=delimiter, newlines_in_values=quoted, invalid_row_handler=handler
     )
 
 
@@ -307,26 +359,54 @@ _BAD_VALUE = re.compile(
 _BAD_LINE = re.compile(r"CSV parse error:(?: Row #(\d+):)? (Expected \d+ columns, got \d+)", re.S)
 
 
-def _explain(source: str, address: str, error: Exception, names: Sequence[str] = ()) -> NoReturn:
-    """Raise what Arrow said in the words of the project file."""
-    text = str(error)
-    where = f"{address} (source `{source}`)"
-    if match := _BAD_VALUE.search(text):
+def _explain(
+    source: str,
+    text: Text,
+    error: Exception,
+    names: Sequence[str] = (),
+    secret: Collection[str] = (),
+    *,
+    header: bool,
+) -> NoReturn:
+    """Raise what Arrow said in the words of the project file.
+
+    Args:
+        source: its name.
+        text: that was read.
+        error: of Arrow, who counts rows of the text from 1.
+        names: of all columns of the file.
+        secret: columns whose values must not be told.
+        header: whether the first row that Arrow counted is the header.
+    """
+    said = str(error)
+    where = f"{text.address} (source `{source}`)"
+    if "UTF8" in said or "\N{REPLACEMENT CHARACTER}" in said:
+        refuse_encoding(source, text.address, text.encoding)
+    if match := _BAD_VALUE.search(said):
         index, row, kind, what = match.groups()
         column = names[int(index)] if int(index) < len(names) else f"number {int(index) + 1}"
         value = re.search(r"'(.*)'", what, re.S)
         raise InputError(
-            f"{where}: a value of column `{column}` is not {kind}"
-            + (f" (line {row} of what this task read)" if row else ""),
-            value=value[1] if value else what,
-            do=f"mend the file, add the text to `missing`, or set `types: {{{column}: string}}`",
+            f"{where}: a value of column `{column}` is not {kind}{_row(row, text, header)}",
+            value="***" if column in secret else value[1] if value else what,
+            do=f"mend the file, add the text to `missing`, set `types: {{{column}: string}}`, or "
+            "`unreadable: quarantine` to set such rows aside",
         ) from None
-    if match := _BAD_LINE.search(text):
+    if match := _BAD_LINE.search(said):
         raise InputError(
-            f"{where}: a line has too many or too few values",
-            value=f"{match[2]}" + (f" in row {match[1]}" if match[1] else ""),
-            do="mend the line, quote values that hold the delimiter, or set `delimiter`",
+            f"{where}: a line has too many or too few values{_row(match[1], text, header)}",
+            value=match[2],
+            do="mend the line, quote values that hold the delimiter, set `delimiter`, or "
+            "`unreadable: quarantine` to set such lines aside",
         ) from None
-    if "Empty CSV file" in text:
+    if "Empty CSV file" in said:
         raise InputError(f"{where} is empty", do="a CSV file starts with a header line") from None
-    raise InputError(f"{where} cannot be read as CSV ({text})") from error
+    told = "" if secret else f" ({said})"
+    raise InputError(f"{where} cannot be read as CSV{told}") from None
+
+
+def _row(number: str | None, text: Text, header: bool) -> str:
+    """The place of a row, counted from 1 below the header of its file."""
+    if number is None:
+        return ""
+    return f" in row {int(number) - header + text.first:,} below the header"

@@ -30,9 +30,9 @@ def hash_rows(table: pa.Table, columns: Sequence[str], seed: int = 0) -> Hashes:
     >>> first == third, first == second
     (True, False)
     """
-    total = np.full(table.num_rows, _mix(np.array([seed], np.int64).view(np.uint64))[0])
+    total = np.full(table.num_rows, mix(np.array([seed], np.int64).view(np.uint64))[0])
     for name in columns:
-        total = _mix(total * _GOLDEN + _hash_column(table.column(name)))
+        total = mix(total * _GOLDEN + _hash_column(table.column(name)))
     return total
 
 
@@ -41,7 +41,7 @@ def uniform(hashes: Hashes) -> npt.NDArray[np.float64]:
     return np.asarray((hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
-def _mix(x: Hashes) -> Hashes:
+def mix(x: Hashes) -> Hashes:
     """splitmix64's finaliser: every input bit moves every output bit."""
     x = (x + _GOLDEN) & np.uint64(0xFFFFFFFFFFFFFFFF)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -64,13 +64,13 @@ def _hash_values(array: pa.Array) -> Hashes:
     if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_date32(kind) or pt.is_time32(kind):
         whole = array.cast(pa.int32()) if pt.is_date32(kind) or pt.is_time32(kind) else array
         numbers = whole.cast(pa.int64(), safe=False).fill_null(0).to_numpy(zero_copy_only=False)
-        return _mix(numbers.view(np.uint64))
+        return mix(numbers.view(np.uint64))
     if pt.is_floating(kind):
         numbers = array.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False) + 0.0
-        return _mix(numbers.view(np.uint64))  # + 0.0 makes -0.0 and 0.0 one value
+        return mix(numbers.view(np.uint64))  # + 0.0 makes -0.0 and 0.0 one value
     if pt.is_timestamp(kind):
         instants = array.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64())
-        return _mix(instants.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64))
+        return mix(instants.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64))
     if pt.is_null(kind):
         return np.zeros(len(array), np.uint64)
     return _hash_bytes(_as_binary(array))
@@ -81,6 +81,8 @@ def _as_binary(array: pa.Array) -> pa.Array:
     kind = array.type
     if pt.is_nested(kind):
         array = pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.string())
+    elif pt.is_fixed_size_binary(kind):
+        array = array.cast(pa.binary())
     elif not (pt.is_string(kind) or pt.is_large_string(kind) or pt.is_binary(kind)):
         array = array.cast(pa.string())
     return pc.fill_null(array.cast(pa.large_binary()), b"")
@@ -95,7 +97,7 @@ def _hash_bytes(array: pa.Array) -> Hashes:
     values = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
     longest = int(np.diff(offsets).max())
     places = np.arange(min(longest, _TABLE_PLACES) * 256, dtype=np.uint64)
-    table = _mix(places) if longest <= _TABLE_PLACES else None
+    table = mix(places) if longest <= _TABLE_PLACES else None
     steps = range(0, len(array), _ROWS_AT_ONCE)
     return np.concatenate(
         [_hash_texts(values, offsets[i : i + _ROWS_AT_ONCE + 1], table) for i in steps]
@@ -110,7 +112,7 @@ def _hash_texts(
     first, last = int(offsets[0]), int(offsets[-1])
     place = np.arange(first, last) - np.repeat(offsets[:-1], lengths)
     pairs = (place << 8) | values[first:last]
-    mixed = _mix(pairs.view(np.uint64)) if table is None else table[pairs]
+    mixed = mix(pairs.view(np.uint64)) if table is None else table[pairs]
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
     sums = running[offsets[1:] - first] - running[offsets[:-1] - first]
-    return _mix(sums + lengths.astype(np.uint64) * _GOLDEN)
+    return mix(sums + lengths.astype(np.uint64) * _GOLDEN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 from mlray.config.fields import duration_s
 from mlray.config.rows import AnySource, Join
 from mlray.errors import EXAMPLES, ConfigError, InputError
-from mlray.sources.opened import require_columns
+from mlray.sources.opened import refuse_large, require_columns
 from mlray.sources.types import epoch_us, is_time, unify
 
-_LARGEST_BYTES = 2 << 30
+T = TypeVar("T")
+
 _ROW, _MATCH, _TIME = "__row", "__match", "__time"
 
 
@@ -76,14 +77,15 @@ def prepare(join: Join, source: AnySource, table: pa.Table, left: pa.Schema) -> 
         InputError: a key or time column is missing on a side, types do not meet, a key of a plain
             join occurs twice, or the table is too large to be handed to every worker.
     """
-    name, keys = join.with_, _listed(join.on)
+    name, keys, others = join.with_, tuple(join.keys), tuple(join.keys.values())
     require_columns(keys, left, f"`rows`, joined with `{name}`,")
-    require_columns(keys, table.schema, f"source `{name}`")
-    _check_size(name, table)
+    require_columns(others, table.schema, f"source `{name}`")
+    refuse_large(name, table.nbytes)
     time = _time_column(join, source, table.schema, left)
-    kinds = tuple(unify([left.field(k).type, table.schema.field(k).type]) for k in keys)
-    right = RightTable(table.combine_chunks(), _right_keys(name, table, keys, kinds, time))
-    taken = tuple(c for c in table.column_names if c not in keys)
+    pairs = join.keys.items()
+    kinds = tuple(unify([left.field(k).type, table.schema.field(o).type]) for k, o in pairs)
+    right = RightTable(table.combine_chunks(), _right_keys(join, table, kinds, time))
+    taken = tuple(c for c in table.column_names if c not in others)
     names = _names(join, taken, left)
     added = [
         table.schema.field(c).with_name(n).with_nullable(True)
@@ -117,20 +119,6 @@ def check_declared(joins: list[Join], tables: Mapping[str, AnySource]) -> None:
             )
 
 
-def _listed(on: str | list[str]) -> tuple[str, ...]:
-    return (on,) if isinstance(on, str) else tuple(on)
-
-
-def _check_size(name: str, table: pa.Table) -> None:
-    if table.nbytes > _LARGEST_BYTES:
-        raise InputError(
-            f"source `{name}` is too large to be joined: every worker holds it whole",
-            value=f"{table.nbytes / 2**30:.1f} GiB",
-            allowed=f"at most {_LARGEST_BYTES >> 30} GiB",
-            do=f"read fewer of its columns (sources.{name}.columns) or fewer rows",
-        )
-
-
 def _time_column(join: Join, source: AnySource, right: pa.Schema, left: pa.Schema) -> str | None:
     if join.as_of is None:
         return None
@@ -158,11 +146,20 @@ def _time_column(join: Join, source: AnySource, right: pa.Schema, left: pa.Schem
     return time
 
 
-def _names(join: Join, taken: tuple[str, ...], left: pa.Schema) -> tuple[str, ...]:
+def renamed(join: Join, columns: Mapping[str, T], left: pa.Schema) -> dict[str, T]:
+    """What is known of the other source's columns, by their names in the rows; keys left out."""
+    others = join.keys.values()
+    return {_name(join, c, left): known for c, known in columns.items() if c not in others}
+
+
+def _name(join: Join, column: str, left: pa.Schema) -> str:
     if join.prefix is not None:
-        names = tuple(f"{join.prefix}{c}" for c in taken)
-    else:
-        names = tuple(f"{join.with_}_{c}" if c in left.names else c for c in taken)
+        return f"{join.prefix}{column}"
+    return f"{join.with_}_{column}" if column in left.names else column
+
+
+def _names(join: Join, taken: tuple[str, ...], left: pa.Schema) -> tuple[str, ...]:
+    names = tuple(_name(join, c, left) for c in taken)
     clash = sorted({n for n in names if n in left.names or names.count(n) > 1})
     if clash:
         raise InputError(
@@ -174,19 +171,16 @@ def _names(join: Join, taken: tuple[str, ...], left: pa.Schema) -> tuple[str, ..
 
 
 def _right_keys(
-    name: str,
-    table: pa.Table,
-    keys: tuple[str, ...],
-    kinds: tuple[pa.DataType, ...],
-    time: str | None,
+    join: Join, table: pa.Table, kinds: tuple[pa.DataType, ...], time: str | None
 ) -> pa.Table:
-    columns = _key_columns(table, keys, kinds, f"source `{name}`")
+    name, keys = join.with_, tuple(join.keys)
+    columns = _key_columns(table, join.keys, kinds, f"source `{name}`")
     columns[_MATCH] = pa.array(range(table.num_rows), pa.int64())
     if time is not None:
         columns[_TIME] = epoch_us(table.column(time))
     complete = pa.table(columns).drop_null()
     if time is None:
-        _refuse_repeated(name, complete, keys)
+        _refuse_repeated(name, complete, keys, tuple(join.keys.values()))
         return complete
     import polars as pl
 
@@ -196,14 +190,16 @@ def _right_keys(
     return newest.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _refuse_repeated(name: str, right: pa.Table, keys: tuple[str, ...]) -> None:
+def _refuse_repeated(
+    name: str, right: pa.Table, keys: tuple[str, ...], called: tuple[str, ...]
+) -> None:
     counts = right.group_by(list(keys), use_threads=False).aggregate([([], "count_all")])
     repeated = counts.filter(pc.greater(counts["count_all"], 1))
     if repeated.num_rows:
         shown = repeated.slice(0, EXAMPLES).select(list(keys)).to_pylist()
         raise InputError(
             f"source `{name}` has {repeated.num_rows} keys that occur more than once "
-            f"({', '.join(keys)})",
+            f"({', '.join(called)})",
             value=[", ".join(str(v) for v in row.values()) for row in shown],
             do=f"make them unique in sources.{name}.transform, add a column to `on`, "
             "or join `as_of` a time",
@@ -211,15 +207,23 @@ def _refuse_repeated(name: str, right: pa.Table, keys: tuple[str, ...]) -> None:
 
 
 def _key_columns(
-    table: pa.Table, keys: tuple[str, ...], kinds: tuple[pa.DataType, ...], who: str
+    table: pa.Table, keys: Mapping[str, str], kinds: tuple[pa.DataType, ...], who: str
 ) -> dict[str, pa.ChunkedArray]:
+    """Keys in the types of the comparison.
+
+    Args:
+        table: of either side.
+        keys: what a key is called in `rows`, and in the table.
+        kinds: types of the keys.
+        who: the side, for messages.
+    """
     columns = {}
-    for key, kind in zip(keys, kinds, strict=True):
+    for (key, name), kind in zip(keys.items(), kinds, strict=True):
         try:
-            columns[key] = table.column(key).cast(kind)
+            columns[key] = table.column(name).cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
-                f"{who}: join key `{key}` does not convert to {kind} ({error})",
+                f"{who}: join key `{name}` does not convert to {kind} ({error})",
                 do="declare the same type for it on both sides in `types`",
             ) from None
     return columns
@@ -229,7 +233,7 @@ def _match(join: PreparedJoin, left: pa.Table, right: RightTable) -> pa.Array:
     """Row number in the right table for each left row; null where there is none."""
     import polars as pl
 
-    columns = _key_columns(left, join.keys, join.key_types, "`rows`")
+    columns = _key_columns(left, {k: k for k in join.keys}, join.key_types, "`rows`")
     columns[_ROW] = pa.array(range(left.num_rows), pa.int64())
     if join.as_of is None:
         found = pl.DataFrame(pa.table(columns)).join(

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlray.config.rows import AnySource, Source
 from mlray.errors import ConfigError
-from mlray.sources import csv, parquet, resolve
+from mlray.sources import csv, excel, json, parquet, resolve
 from mlray.sources.opened import Opened, SourceFile, did_you_mean
 
 KINDS = {
@@ -28,7 +28,12 @@ KINDS = {
     "images": "images",
 }
 """Kind: module of `mlray.sources`; besides, `module:function` names a function of the user."""
-ENDINGS: dict[str, Sequence[str]] = {"csv": csv.ENDINGS, "parquet": parquet.ENDINGS}
+ENDINGS: dict[str, Sequence[str]] = {
+    "csv": csv.ENDINGS,
+    "parquet": parquet.ENDINGS,
+    "json": json.ENDINGS,
+    "excel": excel.ENDINGS,
+}
 """Endings of files that show their kind."""
 
 
@@ -48,6 +53,13 @@ def files(name: str, source: AnySource, folder: str) -> tuple[SourceFile, ...]:
     """What stands for a source in fingerprints and lineage, found without Ray."""
     found: tuple[SourceFile, ...] = _module(kind_of(name, source)).files(name, source, folder)
     return found
+
+
+def pinned(name: str, source: AnySource, found: Sequence[SourceFile]) -> AnySource:
+    """The source held at what `files` found, if its kind has versions; else as it is."""
+    hold = getattr(_module(kind_of(name, source)), "pinned", None)
+    held: AnySource = source if hold is None else hold(source, found)
+    return held
 
 
 def kind_of(name: str, source: AnySource) -> str:

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from mlray.errors import InputError, MlrayError
 
+Step = Callable[[Callable[[], Iterator[pa.Table]]], Iterator[pa.Table]]
+"""Takes a function that reads tables, and yields them changed; picklable."""
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -22,7 +25,9 @@ class SourceFile:
     size_bytes: int
     modified: str
     """What changes when the content does: the content's hash for small local files, an object
-    store's etag, else the time of modification."""
+    store's etag, a table's version, offsets, else the time of modification."""
+    source: str = ""
+    """Name of the source in the project file, once it is known."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,29 @@ class Opened:
     """All rows, in this process."""
     head: Callable[[int], pa.Table]
     """The first rows, in this process."""
+    through: Callable[[Step, pa.Schema], Opened] | None = None
+    """The same source, its tables passed through a step in the task that reads them, where the
+    kind can; the step makes tables of the schema that is given."""
 
     @property
     def size_bytes(self) -> int:
         return sum(f.size_bytes for f in self.files)
+
+
+LARGEST_WHOLE_BYTES = 2 << 30
+"""A source that every worker holds whole may be so large."""
+
+
+def refuse_large(name: str, size_bytes: int) -> None:
+    """`InputError` for a source that is too large to be held whole."""
+    if size_bytes > LARGEST_WHOLE_BYTES:
+        raise InputError(
+            f"source `{name}` is too large to be joined: every worker holds it whole",
+            value=f"{size_bytes / 2**30:.1f} GiB or more",
+            allowed=f"at most {LARGEST_WHOLE_BYTES >> 30} GiB",
+            do=f"read fewer of its columns (sources.{name}.columns) or fewer rows; make the larger "
+            "one `rows`",
+        )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,16 +6,17 @@ schema. Here pieces become tasks of Ray Data, and each row learns where it came 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlray.errors import InputError
-from mlray.sources.opened import Opened, SourceFile
+from mlray.sources.opened import Opened, SourceFile, Step, refuse_large
 
 ORIGIN, POSITION = "__origin", "__position"
 """Hidden columns of traced rows: the file, table, page or partition that a row came from, and its
@@ -26,14 +27,28 @@ text itself. The other columns of such a row are null."""
 HIDDEN = (ORIGIN, POSITION, UNREADABLE, RAW)
 
 _TASK_BYTES = 32 << 20
-_BLOCK_BYTES = 4 << 20
-"""Output blocks come from about so many bytes, so that what follows is parallel."""
+_BLOCK_BYTES, _LARGE_BLOCK_BYTES = 4 << 20, 32 << 20
+"""Output blocks come from about so many bytes: small data in small blocks, so that what follows is
+parallel; large data in larger ones, since each costs a profile."""
+_MANY_BLOCKS = 64
 _HIDDEN_FIELDS = {
     ORIGIN: pa.dictionary(pa.int32(), pa.string()),
     POSITION: pa.int64(),
     UNREADABLE: pa.string(),
     RAW: pa.binary(),
 }
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A row that cannot be read."""
+
+    position: int
+    """Its number among all rows of the piece."""
+    reason: str
+    """Why, without a value of a column marked `pii`."""
+    raw: bytes
+    """Its text."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ def opened(
     *,
     kind: str,
     task_bytes: int = _TASK_BYTES,
+    finer: Callable[[], Sequence[Piece]] | None = None,
 ) -> Opened:
     """A source that is read piece by piece.
 
@@ -70,24 +86,101 @@ def opened(
         pieces: in source order. Small neighbours share a task of up to `task_bytes`; a piece whose
             size is not known (0) has a task of its own.
         kind: shown in Ray's dashboard.
+        finer: the same rows in smaller pieces, where these cost a look through large files; called
+            when all rows are to be read in parallel.
     """
+    cut = cache(finer or (lambda: pieces))
 
     def dataset(traced: bool = False) -> Any:
         import ray.data
 
-        tasks = _tasks(pieces, task_bytes)
-        source = _datasource(name, schema, tasks, kind, traced)
         total = sum(piece.size_bytes for piece in pieces)
-        blocks = max(1, len(tasks), -(-total // _BLOCK_BYTES))
+        block_bytes = min(max(_BLOCK_BYTES, total // _MANY_BLOCKS), _LARGE_BLOCK_BYTES)
+        tasks = _tasks(cut(), max(task_bytes, block_bytes))
+        source = _datasource(name, schema, tasks, kind, traced)
+        blocks = max(1, len(tasks), -(-total // block_bytes))
         return ray.data.read_datasource(source, override_num_blocks=blocks)
+
+    def through(step: Step, made: pa.Schema) -> Opened:
+        def stepped(of: Sequence[Piece]) -> list[Piece]:
+            return [replace(piece, read=partial(step, piece.read)) for piece in of]
+
+        again = None if finer is None else lambda: stepped(cut())
+        return opened(
+            name, made, files, stepped(pieces), kind=kind, task_bytes=task_bytes, finer=again
+        )
 
     return Opened(
         schema=schema,
         files=files,
         dataset=dataset,
-        table=lambda: pa.concat_tables([schema.empty_table(), *_plain(name, schema, pieces)]),
+        table=lambda: _whole(name, schema, pieces),
         head=lambda rows: _head(name, schema, pieces, rows),
+        through=through,
     )
+
+
+def with_unreadable(
+    table: pa.Table, first: int, aside: Sequence[Aside], *, last: bool = False
+) -> tuple[pa.Table, Sequence[Aside]]:
+    """Readable rows with the unreadable ones between them, each in its place.
+
+    Args:
+        table: readable rows, in order.
+        first: number of the first row, readable or not, that has not been given yet.
+        aside: unreadable rows from there on, in order.
+        last: whether no readable row follows.
+
+    Returns:
+        The table, and the unreadable rows that come after it.
+    """
+    inside = 0
+    while inside < len(aside) and (
+        last or aside[inside].position < first + table.num_rows + inside
+    ):
+        inside += 1
+    if not inside:
+        return table, aside
+    bad = np.array([row.position - first for row in aside[:inside]])
+    good = np.setdiff1d(np.arange(table.num_rows + inside), bad)
+    empty = {f.name: pa.nulls(inside, f.type) for f in table.schema}
+    told = {
+        UNREADABLE: pa.array([row.reason for row in aside[:inside]], pa.string()),
+        RAW: pa.array([row.raw for row in aside[:inside]], pa.binary()),
+    }
+    both = pa.concat_tables([_without_reasons(table), pa.table({**empty, **told})])
+    return both.take(np.argsort(np.concatenate([good, bad]))), aside[inside:]
+
+
+def marked(table: pa.Table, misfits: Mapping[int, tuple[str, bytes]]) -> pa.Table:
+    """The table with some rows made unreadable: their reason and text told, all values missing.
+
+    Args:
+        table: may hold unreadable rows already.
+        misfits: reason and text by number of the row in the table.
+    """
+    if not misfits:
+        return table
+    if UNREADABLE not in table.column_names:
+        table = _without_reasons(table)
+    rows = range(table.num_rows)
+    told = {
+        UNREADABLE: pa.array([misfits.get(i, (None, None))[0] for i in rows], pa.string()),
+        RAW: pa.array([misfits.get(i, (None, None))[1] for i in rows], pa.binary()),
+    }
+    kept = pa.array([None if i in misfits else i for i in rows], pa.int64())
+    columns = [
+        pc.coalesce(told[n], table[n]) if n in told else table[n].take(kept)
+        for n in table.column_names
+    ]
+    return pa.table(columns, schema=table.schema)
+
+
+def _without_reasons(table: pa.Table) -> pa.Table:
+    for hidden in (UNREADABLE, RAW):
+        empty = pa.nulls(table.num_rows, _HIDDEN_FIELDS[hidden])
+        table = table.append_column(pa.field(hidden, _HIDDEN_FIELDS[hidden]), empty)
+    return table
 
 
 def visible(table: pa.Table) -> pa.Table:
@@ -196,6 +289,16 @@ def _refuse_short(name: str, piece: Piece, seen: int) -> None:
             f"source `{name}` gave {seen:,} of the {piece.rows:,} rows of {piece.origin}",
             do="run again; if it stays so, something removes rows while they are read",
         )
+
+
+def _whole(name: str, schema: pa.Schema, pieces: Sequence[Piece]) -> pa.Table:
+    """All rows; what is too large is refused as soon as that is known."""
+    tables, held = [schema.empty_table()], 0
+    for table in _plain(name, schema, pieces):
+        held += table.nbytes
+        refuse_large(name, held)
+        tables.append(table)
+    return pa.concat_tables(tables)
 
 
 def _head(name: str, schema: pa.Schema, pieces: Sequence[Piece], rows: int) -> pa.Table:

@@ -90,6 +90,27 @@ def fisher_upper(hits: int, rows: int, other_hits: int, other_rows: int) -> floa
     return min(tail, 1.0)
 
 
+def binomial_upper(hits: int, rows: int, share: float) -> float:
+    """P(at least `hits` of `rows`) where each hits with chance `share`: the exact upper tail.
+
+    Source: Clopper and Pearson (1934), who invert it.
+
+    >>> round(binomial_upper(9, 10, 0.5), 6), binomial_upper(0, 10, 0.5)
+    (0.010742, 1.0)
+    """
+    if hits <= 0 or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    log_term = _log_choose(rows, hits) + hits * math.log(share) + (rows - hits) * math.log1p(-share)
+    term, tail, k = 1.0, 0.0, hits  # relative to the first term, which may be below 1e-308
+    while k <= rows and (k == hits or term > tail * 1e-16 or k < rows * share):
+        tail += term
+        term *= (rows - k) / (k + 1) * share / (1 - share)
+        k += 1
+    return min(1.0, math.exp(min(0.0, log_term + math.log(tail))))
+
+
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import platform
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import mlray
 
@@ -37,6 +41,17 @@ def tags(folder: str) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
     }
     return found | _git(folder) | _lock_file(folder)
+
+
+def environment() -> dict[str, Any]:
+    """What a run runs on: `python`, `platform`, and `packages`, every installed one's version."""
+    found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    packages = {re.sub(r"[-_.]+", "-", name).lower(): found[name] for name in sorted(found)}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {**packages, "mlray": mlray.__version__},
+    }
 
 
 def user() -> str:

@@ -139,15 +139,17 @@ class Tracker:
             history = self.client.get_metric_history(self._run, _name(metric))
         return {int(point.step) for point in history}
 
-    def dataset(self, name: str, source: str, fingerprint: str, rows: int, context: str) -> None:
+    def dataset(
+        self, name: str, source: str, fingerprint: str, rows: int | None, context: str
+    ) -> None:
         """Record which rows the run saw.
 
         Args:
             name: of the table.
             source: path or address that it came from.
             fingerprint: changes when the rows do; MLflow shows its first 36 characters.
-            rows: their number.
-            context: what for: training, validation, test.
+            rows: their number, if it is known.
+            context: what for: training, validation, test; or source, for what they came from.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -207,6 +209,12 @@ class Tracker:
                     self.client.set_terminated(run.info.run_id, "KILLED")
                     ended.append(str(run.info.run_id))
         return ended
+
+    @property
+    def started_ms(self) -> int:
+        """When the open run began, in milliseconds since 1970."""
+        with store.explained(self.uri, "read the run"):
+            return int(self.client.get_run(self._run).info.start_time)
 
     @property
     def _run(self) -> str:

@@ -87,7 +87,7 @@ def cause(error: BaseException, max_failures: int) -> TrainingError:
 
 
 def _of_workers(failures: Mapping[int, BaseException], max_failures: int) -> TrainingError:
-    roots = [_root(e) for _, e in sorted(failures.items())]
+    roots = [root(e) for _, e in sorted(failures.items())]
     ours = next((r for r in roots if isinstance(r, MlrayError)), None)
     if ours is not None:
         return explained(ours)
@@ -102,12 +102,12 @@ def _of_workers(failures: Mapping[int, BaseException], max_failures: int) -> Tra
     return explained(roots[0])
 
 
-def _root(error: BaseException) -> BaseException:
+def root(error: BaseException) -> BaseException:
     """The worker's own exception inside Ray's wrapping."""
     for name in ("_base_exc", "cause", "health_check_failure"):
         inner = getattr(error, name, None)
         if isinstance(inner, BaseException):
-            return _root(inner)
+            return root(inner)
     return error
 
 

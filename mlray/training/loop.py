@@ -95,9 +95,9 @@ def train_run(run: Run) -> Progress:
     return run.progress
 
 
-def begin(job: TrainingJob, team: Team) -> Run:
-    """Everything in place for the next epoch."""
-    batches, validation = open_rows(job, team)
+def begin(job: TrainingJob, team: Team, rows: Shards | None = None) -> Run:
+    """Everything in place for the next epoch; `rows` train in place of the train part."""
+    batches, validation = open_rows(job, team, rows)
     torch.manual_seed(job.seed)
     network = networks.build(job.network, job.inputs, dict(job.options), job.folder)
     torch.set_num_threads(job.threads or threads_for(network, job, team))
@@ -142,8 +142,10 @@ def last_state(job: TrainingJob, team: Team) -> State | None:
     return checkpoint.load(job.run_folder, int(epoch)) if epoch else None
 
 
-def open_rows(job: TrainingJob, team: Team) -> tuple[InMemory | Streamed, Shards]:
-    rows = Shards.open(job.shards, "train")
+def open_rows(
+    job: TrainingJob, team: Team, rows: Shards | None = None
+) -> tuple[InMemory | Streamed, Shards]:
+    rows = Shards.open(job.shards, "train") if rows is None else rows
     batches = open_batches(rows, team, job.batch_size, job.seed, job.memory_bytes)
     if batches.rows == 0:
         raise TrainingError(

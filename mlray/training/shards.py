@@ -138,8 +138,7 @@ class _Writer:
         return {"name": name, "bytes": os.path.getsize(path), "sha256": storage.sha256(path)}
 
     def _encode(self, table: pa.Table) -> Rows:
-        target = self.encoder.target.column
-        known = table.column(target) if target in table.column_names else None
+        target, known = self.encoder.target.column, table
         if self.transform is not None:
             before, table = table.num_rows, self.transform(table)
             if table.num_rows != before:
@@ -149,7 +148,9 @@ class _Writer:
                     do="drop rows in sources.rows.transform or by a quality rule",
                 )
         encoded = self.encoder.encode(table)
-        label = self.encoder.encode_target(table.column(target) if known is None else known)
+        label = self.encoder.encode_target(
+            (table if target in table.column_names else known).column(target)
+        )
         return Rows(encoded.numeric, encoded.category, label)
 
 
@@ -181,7 +182,7 @@ def write_shards(
         records = _written(rows, writer)
         manifest = _arrange(temporary, records)
         _require_rows(manifest, expected_rows)
-        _write_manifest(temporary, manifest)
+        write_manifest(temporary, manifest)
     return manifest
 
 
@@ -260,8 +261,13 @@ def _arrange(folder: str, records: list[dict[str, Any]]) -> Manifest:
             files.append(ShardFile(place, part, record["rows"], record["bytes"], record["sha256"]))
     for orphan in Path(folder).glob("*.arrow"):
         orphan.unlink()
+    return Manifest(counts, tuple(files), digest(files))
+
+
+def digest(files: Iterable[ShardFile]) -> str:
+    """SHA-256 over the contents of files, in order."""
     hashes = json.dumps([[f.part, f.sha256] for f in files])
-    return Manifest(counts, tuple(files), hashlib.sha256(hashes.encode()).hexdigest())
+    return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 def _require_rows(manifest: Manifest, expected: int | None) -> None:
@@ -283,7 +289,7 @@ def _require_rows(manifest: Manifest, expected: int | None) -> None:
         )
 
 
-def _write_manifest(folder: str, manifest: Manifest) -> None:
+def write_manifest(folder: str, manifest: Manifest) -> None:
     storage.write_json(
         storage.join(folder, "manifest.json"),
         {
@@ -349,6 +355,11 @@ class Shards:
         files = tuple(_opened(folder, f) for f in described)
         starts = np.cumsum([0, *map(len, files)], dtype=np.int64)
         return cls(files, starts)
+
+    @classmethod
+    def of(cls, rows: Rows) -> Shards:
+        """Rows in memory as shards."""
+        return cls((rows,), np.array([0, len(rows)], dtype=np.int64))
 
     def __len__(self) -> int:
         return int(self.starts[-1])

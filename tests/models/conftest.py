@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from mlray.models.encoder import Encoder
 from mlray.models.packing import BundleParts, write_bundle
 from mlray.models.roles import choose_roles
 from mlray.models.target import Target
+from mlray.sources.personal import Protection
 from mlray.stats.bins import Reference, category_bins, numeric_bins
 from mlray.stats.profile import Profile
 
@@ -50,7 +52,7 @@ def mixed_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
 
 
 def fitted(table: pa.Table, target: str, **options: object) -> Encoder:
-    others = [n for n in ("late", "size", "minutes") if n != target]
+    others = [n for n in ("late", "size", "minutes") if n != target and n in table.column_names]
     profile = Profile.of(table)
     roles, _ = choose_roles(profile, target, ignore=others, **options)  # type: ignore[arg-type]
     return Encoder.fit(profile, roles, Target.fit(profile.columns[target])[0])
@@ -64,22 +66,30 @@ class Made:
 
 
 def make_bundle(
-    folder: Path, target: str, *, transform: str | None = None, project: str | None = None
+    folder: Path,
+    target: str,
+    *,
+    transform: str | None = None,
+    project: str | None = None,
+    shaping: dict[str, Any] | None = None,
+    protection: Protection | None = None,
 ) -> Made:
     """A trained, calibrated, packed model of `mixed_table`."""
     import safetensors.torch
     import torch
 
+    from mlray.config.rows import Shaping
     from mlray.models.calibration import Calibration, calibrate
     from mlray.models.export import to_onnx
     from mlray.models.networks import build
     from mlray.models.predictor import required_inputs
     from mlray.models.tasks import task_named
-    from mlray.usercode import resolve
+    from mlray.sources.steps import Steps
 
-    raw = mixed_table()
-    step = resolve(transform, project) if transform else None
-    table = step(raw) if step else raw
+    protection = protection or Protection()
+    raw = protection.apply(mixed_table())
+    steps = Steps.of(Shaping(transform=transform, **(shaping or {})), "sources", project)
+    table = steps.rowwise(raw)
     encoder = fitted(table, target)
     inputs = encoder.inputs()
     torch.manual_seed(0)
@@ -100,7 +110,7 @@ def make_bundle(
         if inputs.task == "regression"
         else calibrate(inputs.task, logits, labels)
     )
-    needed = required_inputs(raw, step, encoder)
+    needed = required_inputs(raw, steps, encoder)
     bins = [
         numeric_bins(n, encoded.numeric[:, i], 8, str) for i, n in enumerate(inputs.numeric)
     ] + [
@@ -123,7 +133,9 @@ def make_bundle(
         metric=task.metric,
         created_at=CREATED_AT,
         options={"width": 32, "depth": 1},
-        transform=transform,
+        steps=steps,
+        protected=dict(protection.actions),
+        keys=protection.keys,
         card="# flights\n",
     )
     write_bundle(str(folder), parts, project)

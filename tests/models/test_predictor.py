@@ -195,3 +195,59 @@ def test_a_single_row_is_answered_fast(predictor: Predictor) -> None:
             predictor.predict_records(record)
         best = min(best, (time.process_time() - started) / 20)
     assert best < 500e-6, f"{best * 1e6:.0f} us a row"
+
+
+SHAPING = {
+    "rename": {"seats": "places"},
+    "cast": {"places": "float64"},
+    "derive": {
+        "per_place": "zeros / places",
+        "route": '"to " + carrier',
+        "high": "x > 55",
+        "label": "not late",
+    },
+    "select": ["x", "per_place", "route", "high", "decided_at", "label"],
+}
+
+
+@pytest.fixture(scope="module")
+def stepwise(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    made = make_bundle(tmp_path_factory.mktemp("steps") / "b", "label", shaping=SHAPING)
+    return Predictor(load_bundle(made.folder))
+
+
+def test_declared_steps_run_on_requests_without_the_projects_code(stepwise: Predictor) -> None:
+    """The target is made by a step too, whose column a request lacks."""
+    assert stepwise.schema.names == ["x", "zeros", "seats", "carrier", "decided_at"]
+    assert {"per_place", "route", "high"} <= set(stepwise.encoder.schema.names)
+    table = mixed_table(40, seed=9)
+    whole = stepwise.predict(table).scores.tobytes()
+    records = records_of(table, stepwise)
+    columns = {name: [record[name] for record in records] for name in stepwise.schema.names}
+    assert stepwise.predict_records(records).scores.tobytes() == whole
+    assert stepwise.predict_columns(columns).scores.tobytes() == whole
+    alone = [stepwise.predict_records([record]).scores for record in records]
+    assert np.concatenate(alone).tobytes() == whole
+
+
+def test_steps_that_were_tampered_with_are_no_bundle(
+    stepwise: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = stepwise.bundle
+    monkeypatch.setitem(bundle.manifest.steps, "derive", {"per_place": "__import__('os')"})
+    with pytest.raises(BundleError, match="steps are not what they should be"):
+        Predictor(bundle)
+
+
+def test_a_request_that_a_step_cannot_take_is_refused_without_its_values(tmp_path: Path) -> None:
+    shaping = {
+        "derive": {"text": "str(seats)", "carrier": "carrier"},
+        "cast": {"carrier": "string"},
+    }
+    made = make_bundle(tmp_path / "b", "late", shaping=shaping)
+    predictor = Predictor(load_bundle(made.folder))
+    predictor._steps = predictor._steps._only(cast={"carrier": "int64"})
+    with pytest.raises(InputError) as caught:
+        predictor.predict(mixed_table(5))
+    assert "sources.cast.carrier: a value does not convert" in str(caught.value)
+    assert not any(f"'{name}'" in str(caught.value) for name in ("AA", "B6", "UA", "WN"))

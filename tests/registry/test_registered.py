@@ -275,9 +275,14 @@ def test_a_server_works_the_same_and_bundles_are_downloaded_once(
     run_id = tracker.start("remote")
     for i in (1, 2):
         registry.register(run_id, bundle(tmp_path / str(i), f"v{i}"), "cells", metrics={"f1": 0.5})
+    (tmp_path / "beside.json").write_text("{}")
+    tracker.artifact(str(tmp_path / "beside.json"), "there")
     tracker.end()
     for number in (1, 2):
         registry.promote(registry.version("cells", number), YES)
+    assert registry.beside(registry.version("cells", 1), "there/beside.json") == b"{}"
+    with pytest.raises(TrackingError, match="cannot read nowhere.json"):
+        registry.beside(registry.version("cells", 1), "nowhere.json")
     assert registry.rollback("cells").number == 1
     champion = registry.champion("cells")
     assert champion is not None

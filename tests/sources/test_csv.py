@@ -7,10 +7,26 @@ import zipfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
 from mlray.errors import InputError
-from mlray.sources import csv, open_rows, reading, sample
+from mlray.sources import csv, open_rows, reading, sample, text
+
+
+@pytest.fixture
+def traced(project, monkeypatch):
+    """All rows with their hidden columns, unreadable ones too, read in this process."""
+
+    def table(**rows) -> pa.Table:
+        source = project(rows=rows).sources.rows
+        seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
+        layout = csv._layout("rows", source, seen)
+        pieces = csv._finer(layout, seen)
+        return pa.concat_tables(reading._traced("rows", layout.schema, pieces))
+
+    return table
 
 
 def write(path: Path, text: str) -> Path:
@@ -131,7 +147,9 @@ def test_a_line_with_too_many_values_is_named(project, tmp_path):
 
 def test_text_that_is_not_utf8_is_named(project, tmp_path):
     (tmp_path / "r.csv").write_bytes(b"a,y\n\xe9,2\n")
-    assert "not UTF-8, in column: a" in refused(project, path="r.csv")
+    message = refused(project, path="r.csv")
+    assert "r.csv (source `rows`) holds text that is not UTF-8" in message
+    assert "byte 0xe9 at offset 4, line 2" in message
 
 
 def test_a_column_named_twice_is_refused(project, tmp_path):
@@ -159,22 +177,53 @@ def test_gzip_zip_and_plain_text_give_the_same_rows(project, tmp_path):
     assert tables[2].equals(tables[0])
 
 
-def test_a_large_file_without_quotes_is_read_by_several_tasks(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(csv, "_TASK_BYTES", 5000)
-    write(tmp_path / "r.csv", "a,y\n" + "".join(f"{i},{i % 7}\n" for i in range(9999)) + "9999,0")
-    source = project(rows={"path": "r.csv"}).sources.rows
-    opened = csv.open_source("rows", source, "")
-    assert len(csv._ranges(csv._look("rows", source, csv.find(source.path, csv.ENDINGS))[0])) > 10
-    assert opened.table()["a"].to_pylist() == list(range(10_000))
-
-
-def test_a_large_file_with_a_quote_is_not_split(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(csv, "_TASK_BYTES", 5000)
-    write(tmp_path / "r.csv", "a,y\n" + '"line\nbreak",1\n' * 2000)
-    source = project(rows={"path": "r.csv"}).sources.rows
+def texts_of(project, monkeypatch, **rows) -> tuple[list[text.Text], pa.Table]:
+    """The ranges that a file of the source is cut into, and all rows read from these."""
+    monkeypatch.setattr(text, "RANGE_BYTES", 5000)
+    monkeypatch.setattr(text, "_SCAN_BYTES", 7001)
+    source = project(rows=rows).sources.rows
     seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
-    assert len(csv._ranges(seen[0])) == 1
-    assert csv.open_source("rows", source, "").table().num_rows == 2000
+    layout = csv._layout("rows", source, seen)
+    pieces = csv._finer(layout, seen)
+    tables = [
+        table for piece in pieces for table in reading._traced("rows", layout.schema, [piece])
+    ]
+    return [piece.read.args[1] for piece in pieces], pa.concat_tables(tables)
+
+
+def test_a_large_file_is_read_by_several_tasks(project, tmp_path, monkeypatch):
+    write(tmp_path / "r.csv", "a,y\n" + "".join(f"{i},{i % 7}\n" for i in range(9999)) + "9999,0")
+    texts, table = texts_of(project, monkeypatch, path="r.csv")
+    assert len(texts) > 10
+    assert not any(t.quoted for t in texts)
+    assert table["a"].to_pylist() == list(range(10_000))
+    assert table["__position"].to_pylist() == list(range(10_000))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_large_file_with_quotes_is_cut_between_rows_only(project, tmp_path, monkeypatch, newline):
+    values = ["plain", '"quoted"', '"a, b"', '"line\nbreak"', '"say ""yes"""', '""', '"""\n"""', ""]
+    lines = [f"{i},{values[i % len(values)]},{i % 7}" for i in range(4000)]
+    lines[100:100] = ["", ""]  # empty lines are no rows
+    text = newline.join(['"a",b,y', *lines])
+    (tmp_path / "r.csv").write_bytes(text.encode())
+    texts, table = texts_of(project, monkeypatch, path="r.csv")
+    assert len(texts) > 10
+    whole = csv.open_source("rows", project(rows={"path": "r.csv"}).sources.rows, "").table()
+    assert reading.visible(table).equals(whole)
+    assert table["a"].to_pylist() == list(range(4000))
+    assert table["__position"].to_pylist() == list(range(4000))
+
+
+@pytest.mark.parametrize("odd", ['x "inside" x', '"open', ' "after a space"', '"closed"x', "\r2,3"])
+def test_a_large_file_whose_quotes_prove_nothing_is_not_cut(project, tmp_path, monkeypatch, odd):
+    write(tmp_path / "r.csv", "a,y\n" + "line,1\n" * 2000)
+    with open(tmp_path / "r.csv", "a", newline="") as file:
+        file.write(f"1,{odd}")
+    source = project(rows={"path": "r.csv"}).sources.rows
+    [place] = csv.find(source.path, csv.ENDINGS)
+    monkeypatch.setattr(text, "RANGE_BYTES", 5000)
+    assert len(text.ranges(text.text_of("rows", place, "utf-8"), ",")) == 1
 
 
 def test_small_files_share_reading_tasks_and_large_ones_give_several_blocks(
@@ -183,6 +232,200 @@ def test_small_files_share_reading_tasks_and_large_ones_give_several_blocks(
     for number in range(20):
         write(tmp_path / f"d/{number:02}.csv", "a,y\n" + f"{number},1\n" * 100)
     monkeypatch.setattr(reading, "_BLOCK_BYTES", 2000)
-    rows = open_rows(project(rows={"path": "d"})).dataset.materialize()
+    monkeypatch.setattr(reading, "_TASK_BYTES", 2000)
+    lazy = open_rows(project(rows={"path": "d"})).dataset
+    lazy.context.execution_options.preserve_order = True
+    rows = lazy.materialize()
     assert rows.num_blocks() >= 4
     assert rows.count() == 2000
+
+
+@pytest.mark.parametrize("block", [60, 1 << 20])
+def test_ragged_lines_are_set_aside_with_text_and_place(traced, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(csv, "_READ_BYTES", block)
+    lines = [f"{i},t{i}" for i in range(100)]
+    lines[0], lines[50], lines[51], lines[99] = "0", '50,"a,b",c', "51,x,y", "99"
+    write(tmp_path / "r.csv", "a,t\n" + "\n".join(lines) + "\n")
+    table = traced(path="r.csv", unreadable="quarantine")
+    assert table["__position"].to_pylist() == list(range(100))
+    aside = table.filter(table["__unreadable"].is_valid())
+    assert aside["__position"].to_pylist() == [0, 50, 51, 99]
+    assert aside["__raw"].to_pylist() == [b"0", b'50,"a,b",c', b"51,x,y", b"99"]
+    assert aside["__unreadable"].to_pylist()[:2] == [
+        "1 values where 2 belong",
+        "3 values where 2 belong",
+    ]
+    kept = table.filter(table["__unreadable"].is_null())
+    assert kept["a"].to_pylist() == [i for i in range(100) if i not in (0, 50, 51, 99)]
+
+
+@pytest.mark.parametrize("block", [60, 1 << 20])
+def test_values_that_do_not_convert_are_set_aside_among_ragged_lines(
+    traced, tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(csv, "_READ_BYTES", block)
+    lines = [f"{i},2013-01-{i % 28 + 1:02},t{i}" for i in range(100)]
+    lines[10] = "10"
+    lines[11] = 'x,2013-01-01,"t, 11"'
+    lines[60] = "60,2013-13-01,t60"
+    lines[61] = "y,z,t61"
+    write(tmp_path / "r.csv", "a,day,t\n" + "\n".join(lines))
+    types = {"a": "int64", "day": "date32"}
+    table = traced(path="r.csv", types=types, unreadable="quarantine")
+    assert table["__position"].to_pylist() == list(range(100))
+    aside = table.filter(table["__unreadable"].is_valid())
+    assert aside["__position"].to_pylist() == [10, 11, 60, 61]
+    assert aside["__unreadable"].to_pylist() == [
+        "1 values where 3 belong",
+        "column `a`: `x` is not int64",
+        "column `day`: `2013-13-01` is not date32[day]",
+        "column `day`: `z` is not date32[day]",
+    ]
+    assert aside["__raw"].to_pylist()[1:3] == [lines[11].encode(), lines[60].encode()]
+    kept = table.filter(table["__unreadable"].is_null())
+    assert kept["a"].to_pylist() == [i for i in range(100) if i not in (10, 11, 60, 61)]
+
+
+def test_rows_in_errors_are_counted_in_the_file_not_in_the_task(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(csv, "_WHOLE_BYTES", 100)
+    monkeypatch.setattr(csv, "_HEAD_BYTES", 1000)
+    write(tmp_path / "v.csv", "a,y\n" + "1,1\n" * 3000 + "x,1\n")
+    write(tmp_path / "l.csv", "a,y\n" + "1,1\n" * 3000 + "1,1,1\n")
+    for name, said in (("v.csv", "is not int64"), ("l.csv", "too many or too few values")):
+        source = project(rows={"path": name}).sources.rows
+        seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
+        layout = csv._layout("rows", source, seen)
+        pieces = csv._finer(layout, seen)
+        assert len(pieces) > 5
+        with pytest.raises(InputError, match=f"{said} in row 3,001 below the header"):
+            list(reading._plain("rows", layout.schema, pieces))
+
+
+def test_set_aside_rows_travel_through_ray(project, tmp_path, ray_cluster, collect):
+    write(tmp_path / "r.csv", "a,y\n1,1\nx\n3,3\n")
+    described = project(rows={"path": "r.csv", "unreadable": "quarantine"})
+    table = collect(open_rows(described, traced=True).dataset)
+    assert table["a"].to_pylist() == [1, None, 3]
+    assert table["__raw"].to_pylist() == [None, b"x", None]
+    assert collect(open_rows(described).dataset)["a"].to_pylist() == [1, 3]
+
+
+def test_personal_values_stand_in_no_error_and_no_reason(project, traced, tmp_path):
+    write(tmp_path / "r.csv", "who,y\n1,1\ncanary,2\ncanary\n")
+    wanted = {"path": "r.csv", "types": {"who": "int64"}, "pii": {"who": "drop"}}
+    source = project(rows=wanted).sources.rows
+    with pytest.raises(InputError) as caught:
+        csv.open_source("rows", source, "").table()
+    assert "canary" not in str(caught.value)
+    write(tmp_path / "r.csv", "who,y\n1,1\ncanary,2\n")
+    with pytest.raises(InputError, match=r"row 2 below the header: \*\*\*"):
+        csv.open_source("rows", source, "").table()
+    table = traced(**wanted, unreadable="quarantine")
+    assert "column `who`: *** is not int64" in table["__unreadable"].to_pylist()
+
+
+def test_byte_order_marks_and_encodings_are_understood(project, tmp_path):
+    lines = "é,y\nñ,1\n"
+    (tmp_path / "mark.csv").write_bytes(lines.encode("utf-8-sig"))
+    (tmp_path / "wide.csv").write_bytes(lines.encode("utf-16"))
+    (tmp_path / "big.csv").write_bytes(b"\xfe\xff" + lines.encode("utf-16-be"))
+    (tmp_path / "latin.csv").write_bytes(lines.encode("latin-1"))
+    for name, more in (
+        ("mark.csv", {}),
+        ("wide.csv", {}),
+        ("big.csv", {}),
+        ("latin.csv", {"encoding": "latin-1"}),
+        (["mark.csv", "latin.csv"], {"encoding": ["utf-8", "cp1252"]}),
+    ):
+        table = sample(project(rows={"path": name, **more}))
+        assert table.slice(0, 1).to_pydict() == {"é": ["ñ"], "y": [1]}
+
+
+def test_mixed_encodings_are_named_with_file_and_place(project, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/1.csv").write_bytes("a,y\né,1\n".encode())
+    (tmp_path / "d/2.csv").write_bytes("a,y\nx,1\né,2\n".encode("cp1252"))
+    message = refused(project, path="d")
+    assert "d/2.csv (source `rows`) holds text that is not UTF-8" in message
+    assert "byte 0xe9 at offset 8, line 3" in message
+    table = sample(project(rows={"path": "d", "encoding": ["utf-8", "cp1252"]}))
+    assert table["a"].to_pylist() == ["é", "x", "é"]
+    message = refused(project, path="d", encoding=["utf-8", "ascii"])
+    assert "d/1.csv (source `rows`) is in none of the encodings" not in message
+    assert "d/2.csv (source `rows`) is in none of the encodings" in message
+    assert "unknown encoding: utf-9" in refused(project, path="d", encoding="utf-9")
+
+
+def test_a_large_file_of_one_byte_characters_is_cut(project, tmp_path, monkeypatch):
+    data = "a,y\n" + "".join(f"é{i},{i}\n" for i in range(3000))
+    (tmp_path / "r.csv").write_bytes(data.encode("cp1252"))
+    texts, table = texts_of(project, monkeypatch, path="r.csv", encoding="cp1252")
+    assert len(texts) > 3
+    assert table["a"].to_pylist()[::2999] == ["é0", "é2999"]
+
+
+def test_a_bad_byte_after_the_head_is_named(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(csv, "_WHOLE_BYTES", 100)
+    monkeypatch.setattr(csv, "_HEAD_BYTES", 1000)
+    (tmp_path / "r.csv").write_bytes(b"a,y\n" + b"x,1\n" * 3000 + b"\xe9,1\n")
+    with pytest.raises(InputError, match="not UTF-8: byte 0xe9 at offset 12,004, line 3,002"):
+        csv.open_source("rows", project(rows={"path": "r.csv"}).sources.rows, "").table()
+
+
+@pytest.mark.parametrize("share", [2, 1.01])
+def test_a_truncated_gzip_is_refused(project, tmp_path, share):
+    data = gzip.compress(b"a,y\n" + b"".join(b"%d,1\n" % i for i in range(5000)))
+    (tmp_path / "r.csv.gz").write_bytes(data[: int(len(data) / share)])
+    message = refused(project, path="r.csv.gz")
+    assert "r.csv.gz (source `rows`) cannot be read to its end" in message
+
+
+def test_a_spoilt_zip_is_refused(project, tmp_path):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("z.csv", "a,y\n" + "".join(f"{i},1\n" for i in range(5000)))
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    data[500:600] = bytes(100)
+    (tmp_path / "z.zip").write_bytes(data)
+    assert "cannot be read to its end" in refused(project, path="z.zip")
+
+
+def test_files_that_go_away_or_shrink_after_the_look_are_named(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "RANGE_BYTES", 1000)
+    path = write(tmp_path / "r.csv", "a,y\n" + "1,1\n" * 1000)
+    source = project(rows={"path": "r.csv"}).sources.rows
+    seen = csv._look("rows", source, csv.find(source.path, csv.ENDINGS))
+    layout = csv._layout("rows", source, seen)
+    pieces = csv._finer(layout, seen)
+    write(path, "a,y\n1,1\n")
+    with pytest.raises(InputError, match="bytes fewer than when it was opened"):
+        list(pieces[-1].read())
+    path.unlink()
+    with pytest.raises(InputError, match=r"r\.csv \(source `rows`\) is not there any more"):
+        list(pieces[0].read())
+
+
+def test_200k_rows_with_quotes_are_read_in_parallel_and_equal_parquet(
+    project, tmp_path, ray_cluster, collect, monkeypatch
+):
+    count = 200_000
+    texts = ["plain", "with, comma", 'with "quotes"', "two\nlines", None]
+    table = pa.table(
+        {
+            "id": range(count),
+            "t": [texts[i % 5] for i in range(count)],
+            "x": [i / 7 for i in range(count)],
+        }
+    )
+    pacsv.write_csv(table, tmp_path / "r.csv", pacsv.WriteOptions(quoting_style="all_valid"))
+    pq.write_table(table, tmp_path / "r.parquet")
+    monkeypatch.setattr(text, "RANGE_BYTES", 2 << 20)
+    monkeypatch.setattr(csv, "RANGE_BYTES", 2 << 20)
+    lazy = open_rows(project(rows={"path": "r.csv"}), traced=True).dataset
+    lazy.context.execution_options.preserve_order = True
+    rows = lazy.materialize()
+    assert rows.num_blocks() >= 2
+    read = collect(rows)
+    assert read["__position"].to_pylist() == list(range(count))
+    parquet = collect(open_rows(project(rows={"path": "r.parquet"})).dataset)
+    assert reading.visible(read).equals(parquet)

@@ -164,8 +164,9 @@ def test_a_transform_that_returns_no_table_is_refused(project, files, module):
     name = module("def prepare(table):\n    return table.to_pydict()\n")
     with pytest.raises(InputError) as caught:
         sample(project(rows={"path": "rows.csv", "transform": f"{name}:prepare"}))
-    assert f"`{name}:prepare` (source `rows`) must return a pyarrow.Table, not: dict" in str(
-        caught.value
+    assert (
+        f"`{name}:prepare` (sources.rows.transform) must return a pyarrow.Table, not dict"
+        in str(caught.value)
     )
 
 
@@ -173,7 +174,7 @@ def test_a_transform_that_fails_is_named_with_its_columns(project, files, module
     name = module("def prepare(table):\n    return table['nonesuch']\n")
     with pytest.raises(InputError) as caught:
         sample(project(rows={"path": "rows.csv", "transform": f"{name}:prepare"}))
-    assert "failed on rows of source `rows` (KeyError" in str(caught.value)
+    assert "(sources.rows.transform) failed (KeyError)" in str(caught.value)
     assert "columns it is given: key, at, y" in str(caught.value)
 
 

@@ -6,15 +6,14 @@ import itertools
 from datetime import date, datetime
 from functools import reduce
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlray.config.rows import Quality, Rule
+from mlray.config.quality import Quality, Rule
 from mlray.errors import ConfigError, InputError, QualityError
-from mlray.quality import QualityReport, check, compile_rules, decide, mark_repeats
+from mlray.quality import ABOUT, QualityReport, check, compile_rules, decide
 
 
 def checked(table, *rules):
@@ -163,7 +162,7 @@ def test_reports_of_blocks_merge_to_the_report_of_the_whole(values, cuts):
 def test_no_rules_and_no_rows_are_fine():
     assert checked(FLIGHTS).clean.num_rows == FLIGHTS.num_rows
     empty = checked(FLIGHTS.slice(0, 0), {"column": "distance", "range": [0, 1]})
-    assert empty.quarantined.column_names[-2:] == ["_rule", "_reason"]
+    assert empty.quarantined.column_names == [*FLIGHTS.column_names, *ABOUT.names]
     assert empty.report.share == 0.0
     assert decide(empty.report, Quality()) == ()
 
@@ -189,68 +188,3 @@ def test_a_rule_that_cannot_be_is_refused(rule, message):
 def test_rules_of_one_name_are_told_apart():
     rules = [Rule(columns=["distance", "carrier"], required=True, name="there")]
     assert [r.name for r in compile_rules(rules, FLIGHTS.schema)] == ["there", "there #2"]
-
-
-def test_repeats_are_found_over_blocks_and_the_first_row_stays(ray_cluster):
-    import ray
-
-    rng = np.random.default_rng(0)
-    table = pa.table(
-        {
-            "k": pa.array([None if i % 97 == 0 else f"k{v}" for i, v in
-                           enumerate(rng.integers(0, 900, 2000))]),
-            "n": rng.integers(0, 3, 2000),
-            "x": rng.normal(size=2000),
-        }
-    )  # fmt: skip
-    blocks = [table.slice(0, 700), table.slice(700, 1), table.slice(701, 1299)]
-    rules = compile_rules(
-        [Rule(columns=["k", "n"], unique=True, name="one each"), Rule(column="x", range=(-2, 2))],
-        table.schema,
-    )
-    marked = ray.get(mark_repeats(ray.data.from_arrow(blocks), rules).to_arrow_refs())
-    parts = [check(block, rules) for block in marked]
-    seen, repeated = set(), []
-    for row in table.to_pylist():
-        key = (row["k"], row["n"])
-        repeated.append(row["k"] is not None and key in seen)
-        seen.add(key)
-    found = pa.concat_tables([p.quarantined for p in parts])
-    by_rule = [r for r in found.to_pylist() if "one each" in r["_rule"]]
-    expected = [r for r, again in zip(table.to_pylist(), repeated, strict=True) if again]
-    assert [r["x"] for r in by_rule] == [r["x"] for r in expected]
-    report = reduce(QualityReport.merge, [p.report for p in parts])
-    assert report.rules[0].broken == len(expected)
-    both = [r for r in found.to_pylist() if r["_rule"] == "one each; x: range"]
-    assert both
-    assert report.quarantined + sum(p.clean.num_rows for p in parts) == 2000
-    assert parts[0].clean.column_names == ["k", "n", "x"]
-
-
-def test_repeats_are_found_in_several_partitions(ray_cluster, monkeypatch):
-    import ray
-
-    from mlray.sources import repeats
-
-    monkeypatch.setattr(repeats, "_PARTITION_ROWS", 300)
-    numbers = np.random.default_rng(1).integers(0, 400, 1000)
-    blocks = [pa.table({"k": part}) for part in np.split(numbers, 4)]
-    marked = repeats.mark(ray.data.from_arrow(blocks), {"again": ("k",)})
-    table = pa.concat_tables(ray.get(marked.to_arrow_refs()))
-    _, first = np.unique(numbers, return_index=True)
-    expected = np.ones(1000, bool)
-    expected[first] = False
-    assert table["k"].to_numpy().tolist() == numbers.tolist()
-    assert table["again"].to_numpy().tolist() == expected.tolist()
-
-
-def test_without_a_unique_rule_nothing_is_executed(ray_cluster):
-    import ray
-
-    dataset = ray.data.range(10)
-    assert mark_repeats(dataset, compile_rules([], FLIGHTS.schema)) is dataset
-
-
-def test_a_unique_rule_without_marks_is_refused():
-    with pytest.raises(InputError, match="a table with a `unique` rule has no column"):
-        checked(FLIGHTS, {"column": "carrier", "unique": True})

@@ -106,7 +106,7 @@ def test_no_trace_of_a_secret_is_in_what_a_run_leaves_behind(
 
 
 def test_errors_travel_without_secrets() -> None:
-    from mlray.sources.sql.troubles import complaint
+    from mlray.sources.kinds.sql.troubles import complaint
 
     url = "postgresql://ann:can4ry@db/shop"
     error = complaint("rows", "postgresql://db/shop", f"bad: {url}", secrets.of_address(url))

@@ -263,7 +263,7 @@ class LakeSource(SourceBase):
 class ImagesSource(SourceBase):
     """Images of a folder or an archive, one row each: `image`, `height`, `width`, `file`, and
     `label` from the folder's name; or images held as bytes in a column of a table. Pixels are bytes
-    in the order row, column, channel: `mlray.sources.images.pixels` gives them as one array."""
+    in the order row, column, channel: `pixels` of `mlray.sources.kinds.images` gives one array."""
 
     kind: Literal["images"]
     """images"""

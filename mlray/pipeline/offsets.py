@@ -126,7 +126,7 @@ def _now(
     name: str, source: KafkaSource, before: dict[str, Any] | None, champion: int | None
 ) -> dict[str, Any]:
     """What a run that begins now takes of a source."""
-    from mlray.sources import kafka
+    from mlray.sources.kinds import kafka
 
     since: dict[int, int] = {}
     if source.start == "promoted" and before and before["topic"] == source.topic:

@@ -16,8 +16,8 @@ from mlray import secrets, storage
 from mlray.config.sections import Prediction
 from mlray.errors import ConfigError, InputError
 from mlray.sinks.sink import BATCH, Parts, write_parquet
-from mlray.sources.sql.ranges import literal, quoted
-from mlray.sources.sql.troubles import said_to_writer
+from mlray.sources.kinds.sql.ranges import literal, quoted
+from mlray.sources.kinds.sql.troubles import said_to_writer
 
 _BATCH_ROWS = 10_000
 

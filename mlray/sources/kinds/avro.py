@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlray.errors import InputError
-from mlray.sources.records import Misfit, as_json
+from mlray.sources.kinds.records import Misfit, as_json
 
 _FRAME_BYTES = 5
 """Confluent's framing: a zero byte, then the schema's id as four bytes."""

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from mlray.config.rows import KafkaSource
 from mlray.errors import ConfigError, InputError
-from mlray.sources.avro import AvroValues, schema_id
-from mlray.sources.broker import Broker, gone
+from mlray.sources.kinds.avro import AvroValues, schema_id
+from mlray.sources.kinds.broker import Broker, gone
+from mlray.sources.kinds.records import Fields, Misfit, refuse, set_aside
 from mlray.sources.opened import Opened, SourceFile
 from mlray.sources.reading import POSITION, Piece, marked, opened
-from mlray.sources.records import Fields, Misfit, refuse, set_aside
 
 Interval = tuple[int, int]
 """First offset, and the offset to end before."""

@@ -16,7 +16,7 @@ import pytest
 from mlray.config.rows import SqlSource
 from mlray.errors import ConfigError, InputError
 from mlray.sources import find, kinds, open_rows, sample
-from mlray.sources.sql import open_source
+from mlray.sources.kinds.sql import open_source
 
 ROWS = 240_000
 SECRETS = ("s3cr3t", "p@ss", "p%40ss")

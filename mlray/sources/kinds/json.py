@@ -27,12 +27,9 @@ import pyarrow.types as pt
 
 from mlray.config.rows import Source
 from mlray.errors import InputError
-from mlray.sources.lines import LINES, blocks, is_document, samples
-from mlray.sources.opened import Opened, SourceFile, require_columns
-from mlray.sources.reading import UNREADABLE, Piece, marked, opened
-from mlray.sources.resolve import Place, find
-from mlray.sources.shapes import Leaf, leaves, read_schema, shape_of
-from mlray.sources.text import (
+from mlray.sources.kinds.lines import LINES, blocks, is_document, samples
+from mlray.sources.kinds.shapes import Leaf, leaves, read_schema, shape_of
+from mlray.sources.kinds.text import (
     COMPRESSED,
     RANGE_BYTES,
     Text,
@@ -42,6 +39,9 @@ from mlray.sources.text import (
     refuse_encoding,
     text_of,
 )
+from mlray.sources.opened import Opened, SourceFile, require_columns
+from mlray.sources.reading import UNREADABLE, Piece, marked, opened
+from mlray.sources.resolve import Place, find
 from mlray.sources.types import arrow_type, parsed, settled, time_type, unify
 
 _PLAIN = (".json", *LINES)

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlray.errors import InputError
-from mlray.sources import csv, open_rows, reading, sample, text
+from mlray.sources import open_rows, reading, sample
+from mlray.sources.kinds import csv, text
 
 
 @pytest.fixture

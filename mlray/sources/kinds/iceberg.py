@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mlray.config.rows import LakeSource
 from mlray.errors import InputError
-from mlray.sources import lake
+from mlray.sources.kinds import lake
 from mlray.sources.opened import Opened, SourceFile
 from mlray.sources.reading import Piece, opened
 from mlray.sources.types import declared_table

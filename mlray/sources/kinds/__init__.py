@@ -12,22 +12,14 @@ from typing import Any
 
 from mlray.config.rows import AnySource, Source
 from mlray.errors import ConfigError
-from mlray.sources import csv, excel, json, parquet, resolve
+from mlray.sources import resolve
+from mlray.sources.kinds import csv, excel, json, parquet
 from mlray.sources.opened import Opened, SourceFile, did_you_mean
 
-KINDS = {
-    "csv": "csv",
-    "parquet": "parquet",
-    "json": "json",
-    "excel": "excel",
-    "sql": "sql",
-    "rest": "rest",
-    "kafka": "kafka",
-    "delta": "delta",
-    "iceberg": "iceberg",
-    "images": "images",
-}
-"""Kind: module of `mlray.sources`; besides, `module:function` names a function of the user."""
+KINDS = (
+    "csv", "parquet", "json", "excel", "sql", "rest", "kafka", "delta", "iceberg", "images",
+)  # fmt: skip
+"""Each is a module of this package; besides, `module:function` names a function of the user."""
 ENDINGS: dict[str, Sequence[str]] = {
     "csv": csv.ENDINGS,
     "parquet": parquet.ENDINGS,
@@ -90,4 +82,6 @@ def kind_of(name: str, source: AnySource) -> str:
 
 
 def _module(kind: str) -> Any:
-    return importlib.import_module(f"mlray.sources.{'function' if ':' in kind else KINDS[kind]}")
+    return importlib.import_module(
+        f"mlray.sources.kinds.{'function' if ':' in kind else KINDS[kind]}"
+    )

@@ -23,7 +23,7 @@ import pyarrow.types as pt
 
 from mlray.config.rows import LakeSource
 from mlray.errors import InputError
-from mlray.sources import lake
+from mlray.sources.kinds import lake
 from mlray.sources.opened import Opened, SourceFile
 from mlray.sources.reading import POSITION, Piece, opened
 from mlray.sources.types import declared_table

@@ -10,9 +10,8 @@ from urllib.parse import urljoin
 
 from mlray.config.rows import Pages, RestSource
 from mlray.errors import InputError
-from mlray.sources.opened import did_you_mean
-from mlray.sources.records import as_json
-from mlray.sources.web import (
+from mlray.sources.kinds.records import as_json
+from mlray.sources.kinds.web import (
     SHOWN_CHARS,
     Answer,
     Client,
@@ -20,6 +19,7 @@ from mlray.sources.web import (
     with_query,
     without_secrets,
 )
+from mlray.sources.opened import did_you_mean
 
 
 @dataclass(frozen=True)

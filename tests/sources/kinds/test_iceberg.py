@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.sources.test_delta import many_rows, reading_tasks
 
 from mlray.errors import InputError
 from mlray.sources import find, open_rows, sample
 from mlray.sources.fingerprint import Content
-from tests.sources.test_delta import many_rows, reading_tasks
 
 pytest.importorskip("pyiceberg")
 
@@ -88,7 +88,7 @@ def test_snapshots_schema_changes_and_deletes_count(project, tmp_path, small):
     found = find(project(rows=iceberg(tmp_path))).inputs[0]
     assert found.path == "ns.t"
     assert found.modified == f"snapshot {small.current_snapshot().snapshot_id}"
-    from mlray.sources.iceberg import pinned
+    from mlray.sources.kinds.iceberg import pinned
 
     held = pinned(project(rows=iceberg(tmp_path)).sources.rows, [found])
     assert held.version == small.current_snapshot().snapshot_id

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from mlray import secrets
 from mlray.config.rows import SqlSource
 from mlray.errors import InputError
-from mlray.sources.sql.ranges import Range, cuts_for, subquery, tasks_for
-from mlray.sources.sql.session import Plan, Selected, chosen, counted, no_table
-from mlray.sources.sql.troubles import Clock, complaint, missing_table, too_slow
+from mlray.sources.kinds.sql.ranges import Range, cuts_for, subquery, tasks_for
+from mlray.sources.kinds.sql.session import Plan, Selected, chosen, counted, no_table
+from mlray.sources.kinds.sql.troubles import Clock, complaint, missing_table, too_slow
 
 _HEAD_ROWS = 10_000
 _BATCH_ROWS = 10_000

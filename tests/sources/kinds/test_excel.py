@@ -14,7 +14,8 @@ import pytest
 import xlsxwriter
 
 from mlray.errors import InputError
-from mlray.sources import excel, open_rows, reading, sample
+from mlray.sources import open_rows, reading, sample
+from mlray.sources.kinds import excel
 
 
 @pytest.fixture

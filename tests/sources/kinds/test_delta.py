@@ -141,7 +141,9 @@ def delta(path, **more):
 def test_many_rows_of_a_partitioned_table_equal_the_same_rows_in_parquet(
     project, tmp_path, ray_cluster, collect, monkeypatch
 ):
-    monkeypatch.setattr("mlray.sources.delta._SPLIT_BYTES", 1 << 20)  # row groups are pieces too
+    monkeypatch.setattr(
+        "mlray.sources.kinds.delta._SPLIT_BYTES", 1 << 20
+    )  # row groups are pieces too
     rows = many_rows()
     writer = deltalake.WriterProperties(max_row_group_size=20_000)
     deltalake.write_deltalake(
@@ -166,7 +168,7 @@ def test_the_version_is_pinned_by_number_by_time_or_is_the_newest(project, small
     assert find(described).fingerprint != newest.fingerprint
     now = datetime.now(UTC).isoformat()
     assert find(project(rows=delta(small, version=now))).inputs == newest.inputs
-    from mlray.sources.delta import pinned
+    from mlray.sources.kinds.delta import pinned
 
     later = pinned(project(rows=delta(small)).sources.rows, newest.inputs)
     assert later.version == 2

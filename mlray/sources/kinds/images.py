@@ -20,9 +20,10 @@ import pyarrow.types as pt
 
 from mlray.config.rows import ImagesSource
 from mlray.errors import InputError
-from mlray.sources import parquet, resolve
-from mlray.sources.decoding import Pixels, UndecodableError, decode
-from mlray.sources.gallery import Gallery, galleries
+from mlray.sources import resolve
+from mlray.sources.kinds import parquet
+from mlray.sources.kinds.decoding import Pixels, UndecodableError, decode
+from mlray.sources.kinds.gallery import Gallery, galleries
 from mlray.sources.opened import Opened, SourceFile, require_columns
 from mlray.sources.reading import POSITION, RAW, UNREADABLE, Piece, opened
 from mlray.sources.types import arrow_type, declared_table

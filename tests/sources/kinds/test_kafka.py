@@ -20,8 +20,8 @@ from mlray.config import Project
 from mlray.config.rows import KafkaSource
 from mlray.errors import ConfigError, InputError
 from mlray.sources import open_rows
-from mlray.sources.broker import Broker
 from mlray.sources.kinds import files, open_source
+from mlray.sources.kinds.broker import Broker
 from mlray.sources.reading import ORIGIN, POSITION, RAW, UNREADABLE, visible
 from tests.services.kafka import Kafka, broker, refusing_broker
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from mlray.config.rows import SqlSource
 from mlray.errors import InputError
+from mlray.sources.kinds.sql.ranges import Range, numbered, of_counts
 from mlray.sources.opened import did_you_mean, require_columns
-from mlray.sources.sql.ranges import Range, numbered, of_counts
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,7 @@ import pyarrow.types as pt
 
 from mlray.config.rows import Source
 from mlray.errors import InputError
-from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
-from mlray.sources.reading import Aside, Piece, marked, opened, visible, with_unreadable
-from mlray.sources.resolve import Place, find
-from mlray.sources.text import (
+from mlray.sources.kinds.text import (
     COMPRESSED,
     RANGE_BYTES,
     Text,
@@ -38,6 +35,9 @@ from mlray.sources.text import (
     refuse_encoding,
     text_of,
 )
+from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
+from mlray.sources.reading import Aside, Piece, marked, opened, visible, with_unreadable
+from mlray.sources.resolve import Place, find
 from mlray.sources.types import arrow_type, convert_options, parsed, settled, unify
 
 _PLAIN = (".csv", ".tsv")

@@ -20,11 +20,11 @@ from mlray.config.fields import duration_s
 from mlray.config.rows import SqlSource
 from mlray.errors import InputError
 from mlray.sources import resolve
+from mlray.sources.kinds.sql import postgres, sqlite
+from mlray.sources.kinds.sql.others import Other
+from mlray.sources.kinds.sql.session import Database, Plan
 from mlray.sources.opened import Opened, SourceFile
 from mlray.sources.reading import Piece, opened
-from mlray.sources.sql import postgres, sqlite
-from mlray.sources.sql.others import Other
-from mlray.sources.sql.session import Database, Plan
 from mlray.sources.types import arrow_type, declared_table
 
 _ROW_BYTES = 100

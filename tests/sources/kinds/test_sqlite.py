@@ -13,7 +13,7 @@ import pytest
 from mlray.config.rows import SqlSource
 from mlray.errors import InputError
 from mlray.sources import find, open_rows
-from mlray.sources.sql import open_source
+from mlray.sources.kinds.sql import open_source
 
 ROWS = 210_000
 

@@ -15,9 +15,9 @@ from mlray import storage
 from mlray.config.rows import SqlSource
 from mlray.errors import InputError
 from mlray.sources import resolve
-from mlray.sources.sql.ranges import Range, cuts_for, quoted, subquery, tasks_for
-from mlray.sources.sql.session import Plan, Selected, chosen, counted, no_table
-from mlray.sources.sql.troubles import Clock, complaint, missing_table, too_slow
+from mlray.sources.kinds.sql.ranges import Range, cuts_for, quoted, subquery, tasks_for
+from mlray.sources.kinds.sql.session import Plan, Selected, chosen, counted, no_table
+from mlray.sources.kinds.sql.troubles import Clock, complaint, missing_table, too_slow
 
 SCHEME = "sqlite:///"
 _SAMPLE_ROWS = 30_000

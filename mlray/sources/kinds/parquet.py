@@ -20,10 +20,10 @@ import pyarrow.types as pt
 
 from mlray.config.rows import Source
 from mlray.errors import InputError
+from mlray.sources.kinds.text import reading
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
 from mlray.sources.reading import Piece, opened
 from mlray.sources.resolve import Place, find, open_binary
-from mlray.sources.text import reading
 from mlray.sources.types import arrow_type, declared_table, inferred
 
 ENDINGS = (".parquet", ".pq")

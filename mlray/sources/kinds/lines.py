@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 
 from mlray.errors import InputError
-from mlray.sources.text import Text, codec, opened_text, ranges, refuse_encoding
+from mlray.sources.kinds.text import Text, codec, opened_text, ranges, refuse_encoding
 
 LINES = (".jsonl", ".ndjson")
 """Endings of files that hold one record a line, whatever they look like."""

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlray.errors import InputError
-from mlray.sources import open_rows, parquet, reading, sample
+from mlray.sources import open_rows, reading, sample
+from mlray.sources.kinds import parquet
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ import pyarrow.types as pt
 
 from mlray.config.rows import Source
 from mlray.errors import InputError
+from mlray.sources.kinds.text import reading
+from mlray.sources.kinds.workbook import Odd, column_name, meant, odd_cells
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
 from mlray.sources.reading import POSITION, Piece, marked, opened
 from mlray.sources.resolve import Place, find, is_local, located, open_binary
-from mlray.sources.text import reading
 from mlray.sources.types import arrow_type, parsed, settled, unify
-from mlray.sources.workbook import Odd, column_name, meant, odd_cells
 
 _OPEN_XML = (".xlsx", ".xlsm")
 ENDINGS = (*_OPEN_XML, ".xlsb", ".xls", ".ods")

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlray.errors import InputError
-from mlray.sources import json as json_source
-from mlray.sources import lines, open_rows, reading, sample, text
+from mlray.sources import open_rows, reading, sample
+from mlray.sources.kinds import json as json_source
+from mlray.sources.kinds import lines, text
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -261,7 +262,7 @@ def test_a_large_file_is_cut_at_line_breaks(traced, rows_of, tmp_path, monkeypat
 
 
 def test_what_either_way_of_inference_finds_is_the_same(tmp_path):
-    from mlray.sources.shapes import shape_of
+    from mlray.sources.kinds.shapes import shape_of
     from mlray.sources.types import unify
 
     random.seed(0)

@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from mlray.config.rows import RestSource
 from mlray.errors import InputError
+from mlray.sources.kinds.paging import Page, Walk, digest, pages_of
+from mlray.sources.kinds.records import Fields, as_json, refuse, set_aside
+from mlray.sources.kinds.web import Client
 from mlray.sources.opened import Opened, SourceFile
-from mlray.sources.paging import Page, Walk, digest, pages_of
 from mlray.sources.reading import ORIGIN, POSITION, Piece, marked, opened
-from mlray.sources.records import Fields, as_json, refuse, set_aside
-from mlray.sources.web import Client
 
 _SAMPLE_ROWS = 200
 _SAMPLE_PAGES = 3

@@ -82,6 +82,5 @@ def kind_of(name: str, source: AnySource) -> str:
 
 
 def _module(kind: str) -> Any:
-    return importlib.import_module(
-        f"mlray.sources.kinds.{'function' if ':' in kind else KINDS[kind]}"
-    )
+    module = "function" if ":" in kind else kind
+    return importlib.import_module(f"mlray.sources.kinds.{module}")

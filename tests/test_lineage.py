@@ -99,6 +99,12 @@ def test_the_whole_chain_is_recorded(runs):
     assert found["deployment"][0]["who"]
 
 
+def test_a_champion_whose_code_is_gone_is_met_by_its_own_figures(runs):
+    assert "could not be measured" not in " ".join(runs.second.reasons)
+    assert runs.second.promoted == (runs.second.metrics["roc_auc"] >= runs.first.metrics["roc_auc"])
+    assert "its own figures stand in" in Path(runs.second.report).read_text()
+
+
 def test_mlflow_is_told_of_sources_content_and_record(runs):
     from mlflow import MlflowClient
 

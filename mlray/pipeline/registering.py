@@ -70,7 +70,12 @@ def register(work: Work) -> dict[str, Any]:
 def _champion(
     work: Work, registry: Registry
 ) -> tuple[Version | None, Evaluation | None, list[str]]:
-    """The champion and how it does on this run's test rows; a warning if it cannot read them."""
+    """The champion and how it does on this run's test rows.
+
+    A champion whose code or key is not here any more cannot read them. Then what it scored on its
+    own test rows stands in, with a warning: else no change of a transform could ever be promoted.
+    """
+    from mlray.evaluation import Evaluation
     from mlray.models.bundle import load_bundle
     from mlray.models.predictor import Predictor
     from mlray.sources.personal import keys_of
@@ -78,13 +83,18 @@ def _champion(
     champion = _before(registry, work.project.name, work.services["tracker"].run_id)
     if champion is None:
         return None, None, []
+    unjudged = "the champion could not be judged on these rows"
     try:
         bundle = load_bundle(registry.local_path(champion))
+    except MlrayError as error:
+        return champion, None, [f"{unjudged}: {error.what}"]
+    try:
         keys = keys_of(work.project)
         predictor = Predictor(bundle, work.project.folder, threads=2, keys=keys)
         return champion, bundling.judged(work, predictor, "test"), []
     except MlrayError as error:
-        return champion, None, [f"the champion could not be judged on these rows: {error.what}"]
+        recorded = Evaluation.from_dict(bundle.evaluation)
+        return champion, recorded, [f"{unjudged} ({error.what}): its own figures stand in"]
 
 
 def _before(registry: Registry, name: str, run_id: str | None) -> Version | None:

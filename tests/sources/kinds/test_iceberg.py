@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sources.test_delta import many_rows, reading_tasks
+from tests.sources.kinds.test_delta import many_rows, reading_tasks
 
 from mlray.errors import InputError
 from mlray.sources import find, open_rows, sample

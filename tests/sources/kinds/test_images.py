@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sources.test_delta import reading_tasks
+from tests.sources.kinds.test_delta import reading_tasks
 
 from mlray.errors import InputError
 from mlray.sources import find, open_rows, sample

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sources.kinds.test_delta import reading_tasks
 
 from mlray.errors import InputError
 from mlray.sources import find, open_rows, sample
 from mlray.sources.kinds.decoding import UndecodableError, decode
 from mlray.sources.kinds.images import pixels
+from tests.sources.kinds.test_delta import reading_tasks
 
 pytest.importorskip("PIL")
 from PIL import Image

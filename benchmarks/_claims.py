@@ -48,11 +48,12 @@ def save(theme: str, claims: Iterable[Claim], packages: Iterable[str] = (), **mo
     path = Path(__file__).parent / "results" / f"{theme}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
-    _show(theme, listed)
+    show(theme, listed)
     return path
 
 
-def _show(theme: str, claims: list[Claim]) -> None:
+def show(theme: str, claims: Iterable[Claim]) -> None:
+    """Print a table."""
     table = Table("claim", "value", "goal", "unit", title=theme)
     for each in claims:
         goal = "" if each.goal is None else f"{each.goal:g}"

@@ -12,23 +12,20 @@ same out-of-fold probabilities.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
+from _claims import Claim, save, show
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
@@ -51,7 +48,6 @@ from mlray.training.team import Team
 
 FOLDS, FLIPPED_IN_PLACE = 5, 0.5
 HERE = Path(__file__).parent
-Claim = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,10 @@ def main() -> None:
             for part, run in parts.items():
                 if chosen.only in (None, part):
                     claims += run()
-    show(claims)
     if chosen.only is None:
-        save(claims)
+        save("labels", claims, ("torch", "cleanlab", "scikit-learn", "ray"))
+    else:
+        show("labels", claims)
 
 
 # --- poisoning ----------------------------------------------------------------------------------
@@ -344,30 +341,13 @@ def cost(data: Data) -> list[Claim]:
 
 
 def claim(
-    name: str, value: float, goal: float | None = None, better: str = "higher", unit: str = ""
+    name: str,
+    value: float,
+    goal: float | None = None,
+    better: Literal["higher", "lower"] = "higher",
+    unit: str = "",
 ) -> Claim:
-    shown = round(float(value), 4)
-    return {"claim": name, "value": shown, "goal": goal, "unit": unit, "better": better}
-
-
-def show(claims: list[Claim]) -> None:
-    table = Table("", "value", "goal")
-    for each in claims:
-        goal = "" if each["goal"] is None else str(each["goal"])
-        table.add_row(str(each["claim"]), f"{each['value']} {each['unit']}", goal)
-    Console(width=110).print(table)
-
-
-def save(claims: list[Claim]) -> None:
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {p: version(p) for p in ("torch", "cleanlab", "scikit-learn", "ray")},
-        "date": datetime.now(UTC).date().isoformat(),
-        "claims": claims,
-    }
-    file = HERE / "results" / "labels.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    return Claim(re.sub(r"[^\w%.]+", "_", name), round(float(value), 4), goal, unit, better)
 
 
 if __name__ == "__main__":

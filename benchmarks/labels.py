@@ -347,7 +347,7 @@ def claim(
     better: Literal["higher", "lower"] = "higher",
     unit: str = "",
 ) -> Claim:
-    return Claim(re.sub(r"[^\w%.]+", "_", name), round(float(value), 4), goal, unit, better)
+    return Claim(re.sub(r"\W+", "_", name), round(float(value), 4), goal, unit, better)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent
 def render(report: RunReport) -> str:
     """See `mlray.report.render`."""
     with plots.style():
-        return _template().render(
+        return template("page.html.jinja").render(
             report=report,
             style=Markup((_HERE / "page.css").read_text("utf-8")),
             summary=summary(report),
@@ -39,7 +39,8 @@ def render(report: RunReport) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, with the filters of `words`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -47,9 +48,9 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("count", "precise", "short", "share", "seconds", "size", "moment", "metric_name"):
-        environment.filters[name] = getattr(words, name)
-    return environment.get_template("page.html.jinja")
+    for word in ("count", "precise", "short", "share", "seconds", "size", "moment", "metric_name"):
+        environment.filters[word] = getattr(words, word)
+    return environment.get_template(name)
 
 
 def _learned(report: RunReport) -> set[str]:

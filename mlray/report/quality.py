@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from mlray.report import words
 from mlray.report.content import Json, columns_of
+from mlray.report.page import template
 from mlray.report.reading import HIDDEN, column_row
 
 SHOWN_COLUMNS = 200
@@ -51,7 +50,7 @@ class QualityPage:
 def render_quality(page: QualityPage) -> str:
     """The page as HTML; every text is escaped."""
     rules = rule_rows(page.report)
-    return _template().render(
+    return template("quality.html.jinja").render(
         page=page,
         style=Markup((_HERE / "page.css").read_text("utf-8")),
         more_style=Markup((_HERE / "quality.css").read_text("utf-8")),
@@ -188,17 +187,3 @@ def _plain(value: Any) -> str:
 
 def _shortened(text: str, chars: int = _LONG_CHARS) -> str:
     return text if len(text) <= chars else f"{text[: chars - 1]}…"
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("count", "share", "moment"):
-        environment.filters[name] = getattr(words, name)
-    return environment.get_template("quality.html.jinja")

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,11 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[Place]:
     paths = [path] if isinstance(path, str) else list(path)
     places = [place for p in paths for place in _places(p, endings)]
     return list({p.address: p for p in places}.values())
+
+
+def files_of(places: Iterable[Place]) -> tuple[SourceFile, ...]:
+    """The files that places are, or are in: each once."""
+    return tuple({place.file.path: place.file for place in places}.values())
 
 
 def located(address: str) -> str:

@@ -37,7 +37,7 @@ from mlray.sources.kinds.text import (
 )
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
 from mlray.sources.reading import Aside, Piece, marked, opened, visible, with_unreadable
-from mlray.sources.resolve import Place, find
+from mlray.sources.resolve import Place, files_of, find
 from mlray.sources.types import arrow_type, convert_options, parsed, settled, unify
 
 _PLAIN = (".csv", ".tsv")
@@ -85,7 +85,7 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
     places = find(source.path or [], ENDINGS)
     seen = _look(name, source, places)
     layout = _layout(name, source, seen)
-    shown = tuple({p.file.path: p.file for p in places}.values())
+    shown = files_of(places)
     return opened(
         name,
         layout.schema,
@@ -99,7 +99,7 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
 
 def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
     """The files, without a look inside."""
-    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+    return files_of(find(source.path or [], ENDINGS))
 
 
 def _finer(layout: Layout, seen: Sequence[_Seen]) -> list[Piece]:

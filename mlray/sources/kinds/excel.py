@@ -29,7 +29,7 @@ from mlray.sources.kinds.text import reading
 from mlray.sources.kinds.workbook import Odd, column_name, meant, odd_cells
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
 from mlray.sources.reading import POSITION, Piece, marked, opened
-from mlray.sources.resolve import Place, find, is_local, located, open_binary
+from mlray.sources.resolve import Place, files_of, find, is_local, located, open_binary
 from mlray.sources.types import arrow_type, parsed, settled, unify
 
 _OPEN_XML = (".xlsx", ".xlsm")
@@ -85,13 +85,13 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
         Piece(partial(_read, sheet, schema, quarantine, secret), sheet.origin, size_bytes=size)
         for sheet, _, size in seen
     ]
-    shown = tuple({p.file.path: p.file for p in places}.values())
+    shown = files_of(places)
     return opened(name, schema, shown, pieces, kind="Excel", task_bytes=1 << 20)
 
 
 def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
     """The files, without a look inside."""
-    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+    return files_of(find(source.path or [], ENDINGS))
 
 
 def _look_into(name: str, source: Source, place: Place) -> list[tuple[Sheet, pa.Schema, int]]:

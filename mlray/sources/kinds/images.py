@@ -177,7 +177,7 @@ def _of_column(name: str, source: ImagesSource) -> Opened:
         for number in range(len(counts))
         if counts[number][0]
     ]
-    shown = tuple({place.file.path: place.file for place in places}.values())
+    shown = resolve.files_of(places)
     return opened(name, schema, shown, pieces, kind="Images", task_bytes=1)
 
 

@@ -41,7 +41,7 @@ from mlray.sources.kinds.text import (
 )
 from mlray.sources.opened import Opened, SourceFile, require_columns
 from mlray.sources.reading import UNREADABLE, Piece, marked, opened
-from mlray.sources.resolve import Place, find
+from mlray.sources.resolve import Place, files_of, find
 from mlray.sources.types import arrow_type, parsed, settled, time_type, unify
 
 _PLAIN = (".json", *LINES)
@@ -95,7 +95,7 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(partial(_look_into, name, source, whole), places))
     layout = _layout(name, source, seen)
-    shown = tuple({p.file.path: p.file for p in places}.values())
+    shown = files_of(places)
     return opened(
         name,
         layout.schema,
@@ -109,7 +109,7 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
 
 def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
     """The files, without a look inside."""
-    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+    return files_of(find(source.path or [], ENDINGS))
 
 
 def _finer(layout: Layout, seen: Sequence[_Seen]) -> list[Piece]:

@@ -23,7 +23,7 @@ from mlray.errors import InputError
 from mlray.sources.kinds.text import reading
 from mlray.sources.opened import Opened, SourceFile, did_you_mean, require_columns
 from mlray.sources.reading import Piece, opened
-from mlray.sources.resolve import Place, find, open_binary
+from mlray.sources.resolve import Place, files_of, find, open_binary
 from mlray.sources.types import arrow_type, declared_table, inferred
 
 ENDINGS = (".parquet", ".pq")
@@ -58,7 +58,7 @@ def open_source(name: str, source: Source, folder: str) -> Opened:
             partial(_read, name, place.address, held, schema, frozenset(source.pii)), place, counts
         )
     ]
-    shown = tuple({p.file.path: p.file for p in places}.values())
+    shown = files_of(places)
     return opened(name, schema, shown, pieces, kind="Parquet", task_bytes=_TASK_BYTES)
 
 
@@ -100,7 +100,7 @@ def _read(
 
 def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
     """The files, without a look inside."""
-    return tuple({p.file.path: p.file for p in find(source.path or [], ENDINGS)}.values())
+    return files_of(find(source.path or [], ENDINGS))
 
 
 def footer(name: str, place: Place) -> tuple[pa.Schema, list[tuple[int, int]]]:

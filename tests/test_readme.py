@@ -31,7 +31,7 @@ def test_every_make_target_it_names_exists() -> None:
 
 def test_every_verb_it_names_exists() -> None:
     verbs = set(re.findall(r"^mlray (\w+)", README, re.M))
-    assert len(verbs) == 9
+    assert len(verbs) == 11
     for verb in verbs:
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0, verb
 

@@ -178,7 +178,8 @@ def _numeric_histogram(column: _Column) -> tuple[float | None, float | None, Jso
         return None, None, None
     if high <= low:
         return low, high, None
-    edges = low + (high - low) * np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    along = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    edges = low * (1 - along) + high * along  # high - low may be past the largest double
     if not np.isfinite(edges).all():  # a range wider than a float64 can subtract
         return low, high, None
     below = np.asarray(column.cdf(edges), dtype=np.float64)

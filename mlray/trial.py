@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from mlray.cluster import connected
 from mlray.config import Project
 from mlray.errors import MlrayError
 from mlray.health import Finding
@@ -39,13 +41,20 @@ def try_out(project: Project) -> list[Finding]:
     """
     trial = _Trial(project)
     findings: list[Finding] = []
-    for what, step in _steps():
-        try:
-            findings.append(Finding(what, True, step(trial)))
-        except MlrayError as error:
-            findings.append(Finding(what, False, str(error)))
-            break
+    with _ray_for_functions(project):
+        for what, step in _steps():
+            try:
+                findings.append(Finding(what, True, step(trial)))
+            except MlrayError as error:
+                findings.append(Finding(what, False, str(error)))
+                break
     return findings
+
+
+def _ray_for_functions(project: Project) -> AbstractContextManager[Any]:
+    """Only a source that is a function needs Ray for a look at its first rows."""
+    calls = any(":" in (source.kind or "") for source in project.sources.tables.values())
+    return connected(project) if calls else nullcontext()
 
 
 def suggestion(project: Project) -> str:
@@ -56,7 +65,8 @@ def suggestion(project: Project) -> str:
     from mlray.sources import find, sample
 
     whole = sum(file.size_bytes for file in find(project).inputs) <= _WHOLE_BYTES
-    rows = sample(project, sys.maxsize if whole else _SUGGESTED_FROM)
+    with _ray_for_functions(project):
+        rows = sample(project, sys.maxsize if whole else _SUGGESTED_FROM)
     private = [column for source in project.sources.tables.values() for column in source.pii]
     now = datetime.now(UTC)
     found = quality.suggest(rows, now, whole=whole, private=private)

@@ -139,26 +139,28 @@ def test_200k_rows_in_parallel_tasks_equal_the_same_rows_from_parquet(
     table = pa.Table.from_pylist(rows)
     table = table.set_column(1, "at", table["at"].cast(pa.timestamp("us", tz="UTC")))
     pq.write_table(table, tmp_path / "same.parquet")
-    pages, busy = by_page(rows, size), []
+    pages, busy, together = by_page(rows, size), threading.Semaphore(0), threading.Event()
+    asked_for: list[Request] = []
 
     def answer(asked: Request) -> Reply:
-        busy.append(1)
-        at_once.append(sum(busy))
-        reply = pages(asked)
-        threading.Event().wait(0.1)
-        busy.append(-1)
-        return reply
+        """The first request settles the schema; the second waits for a third."""
+        asked_for.append(asked)
+        if len(asked_for) == 2 and busy.acquire(timeout=90):
+            together.set()
+        elif len(asked_for) == 3:
+            busy.release()
+        return pages(asked)
 
-    at_once: list[int] = []
     served.answer = answer
     described = project(
-        rows={"kind": "rest", "url": served.url, "records": "data.items", "pages": PAGED}
-    )
+        rows={"kind": "rest", "url": served.url, "records": "data.items", "pages": PAGED,
+              "timeout": "2m"}
+    )  # fmt: skip
     read = collect(open_rows(described).dataset)
     same = collect(open_rows(project(rows={"path": "same.parquet"})).dataset)
     assert visible(read).equals(visible(same))
     assert len(served.requests) == count // size + 1
-    assert max(at_once) >= 2, "several tasks ask at the same time"
+    assert together.is_set(), "several tasks ask at the same time"
 
 
 def test_the_rate_holds_over_all_tasks(project, served, ray_cluster, collect):

@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+KINDS := excel sql kafka delta iceberg images  # extras that the tests need
 
 .PHONY: demo test test-slow check bench clean install lock
 
@@ -36,7 +37,7 @@ lock: $(STAMP)  ## resolve pyproject.toml anew
 	$(BIN)/pip-compile --quiet --strip-extras --no-header --no-annotate --extra demo --no-emit-index-url --no-emit-find-links \
 	  --output-file requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --constraint requirements.lock \
-	  --extra demo --extra dev --output-file requirements-dev.lock pyproject.toml
+	  --extra demo --extra dev $(foreach kind,$(KINDS),--extra $(kind)) --output-file requirements-dev.lock pyproject.toml
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements*.lock  # +cpu names one machine's wheel
 
 clean:  ## what runs and tools left behind, and the environment

@@ -53,10 +53,10 @@ def folder_of(home: str, project: str, key: str) -> str:
 
 
 def latest(home: str, project: str) -> Quarantine:
-    """What the last run that set rows aside left, whether or not it went on.
+    """What the last run set aside, whether or not it went on.
 
     Raises:
-        InputError: no run of the project has set rows aside.
+        InputError: it set no rows aside, or there was none.
     """
     import pyarrow.parquet as pq
 
@@ -66,13 +66,15 @@ def latest(home: str, project: str) -> Quarantine:
         for name in storage.names(storage.join(home, FOLDER))
         if named.fullmatch(name)
     ]
-    filled = [f for f in folders if any(f.glob("*.parquet"))]
-    if not filled:
+    folder = max(folders, key=lambda f: f.stat().st_mtime, default=None)
+    files = sorted(folder.glob("*.parquet")) if folder else []
+    if not files:
         raise InputError(
-            "no rows are in quarantine", value=project, do="run `mlray run FILE` first"
+            "no rows are in quarantine",
+            value=project,
+            do="the last run set none aside, or there was none: `mlray run FILE`",
         )
-    folder = max(filled, key=lambda f: f.stat().st_mtime)
-    tables = [pq.read_table(file) for file in sorted(folder.glob("*.parquet"))]
+    tables = [pq.read_table(file) for file in files]
     return Quarantine(str(folder), pa.concat_tables(tables, promote_options="default"))
 
 

@@ -65,6 +65,8 @@ def test_mended_rows_take_the_place_of_broken_ones(project: Path, tmp_path: Path
     assert len(rows) == 40
     assert [r["number"] for r in rows if r["distance"] == 99] == [7, 7, 8, 23]
     assert second.stage("quality").result["quarantine"] is None
+    with pytest.raises(InputError, match="no rows are in quarantine"):
+        mlray.quarantined(project)  # not those of the run before
     assert verbs.run(project, until="quality").skipped == ("sources", "quality")
     assert (tmp_path / "rows.csv").read_text().count("-5") == 3
 

@@ -45,24 +45,6 @@ def results(name: str, dataset: Any, function: Callable[[pa.Table], Result]) -> 
                 yield pickle.loads(packed)
 
 
-def records(
-    name: str, dataset: Any, function: Callable[[pa.Table], pa.Table]
-) -> Iterator[dict[str, Any]]:
-    """Run `function` on every block; yields the small rows that it returned, in source order.
-
-    `name` is what Ray's dashboard shows.
-    """
-    from mlray.sources import plain_errors
-
-    dataset.set_name(name)
-    with plain_errors():
-        done = dataset.map_batches(
-            function, batch_format="pyarrow", batch_size=None, zero_copy_batch=True
-        )
-        for batch in done.iter_batches(batch_format="pyarrow", batch_size=None):
-            yield from batch.to_pylist()
-
-
 def sparingly(say: Callable[[str], None], seconds: float = 2.0) -> Callable[[str], None]:
     """`say`, but silent for `seconds` after each time: a log of every block helps nobody."""
     spoke = -math.inf

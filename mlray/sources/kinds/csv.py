@@ -29,6 +29,7 @@ from mlray.sources.kinds.text import (
     RANGE_BYTES,
     Text,
     codec,
+    cut_up,
     opened_text,
     ranges,
     reading,
@@ -103,13 +104,7 @@ def files(name: str, source: Source, folder: str) -> tuple[SourceFile, ...]:
 
 
 def _finer(layout: Layout, seen: Sequence[_Seen]) -> list[Piece]:
-    with ThreadPoolExecutor(8) as pool:
-        cut = pool.map(lambda one: ranges(one.text, layout.delimiter), seen)
-        return [
-            _piece(layout, one, text)
-            for one, texts in zip(seen, cut, strict=True)
-            for text in texts
-        ]
+    return cut_up(seen, lambda one: ranges(one.text, layout.delimiter), partial(_piece, layout))
 
 
 def _piece(layout: Layout, one: _Seen, text: Text) -> Piece:

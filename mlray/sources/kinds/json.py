@@ -34,6 +34,7 @@ from mlray.sources.kinds.text import (
     RANGE_BYTES,
     Text,
     codec,
+    cut_up,
     ranges,
     reading,
     refuse_encoding,
@@ -116,12 +117,7 @@ def _finer(layout: Layout, seen: Sequence[_Seen]) -> list[Piece]:
     def cut(one: _Seen) -> list[Text]:
         return [one.text] if one.document else ranges(one.text, None)
 
-    with ThreadPoolExecutor(4) as pool:
-        return [
-            _piece(layout, one, text)
-            for one, texts in zip(seen, pool.map(cut, seen), strict=True)
-            for text in texts
-        ]
+    return cut_up(seen, cut, partial(_piece, layout))
 
 
 def _piece(layout: Layout, one: _Seen, text: Text) -> Piece:

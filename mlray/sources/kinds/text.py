@@ -7,19 +7,23 @@ import mmap
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from mlray.errors import InputError
+from mlray.sources.reading import Piece
 from mlray.sources.resolve import Place, is_local, located, open_binary
 
+Seen = TypeVar("Seen")
+"""What a kind knows of a file after a look inside."""
 COMPRESSED = ("gz", "bz2", "zst", "lz4")
 RANGE_BYTES = 16 << 20
 """A reading task takes about so many bytes of a large file."""
@@ -135,6 +139,15 @@ def refuse_encoding(name: str, address: str, encoding: str) -> NoReturn:
         do="save the file in that encoding, or set `encoding`, e.g. cp1252, or [utf-8, cp1252] to "
         "take for each file the first that fits",
     )
+
+
+def cut_up(
+    seen: Sequence[Seen], cut: Callable[[Seen], list[Text]], piece: Callable[[Seen, Text], Piece]
+) -> list[Piece]:
+    """Pieces of several files, each cut as `cut` says; files are looked through side by side."""
+    with ThreadPoolExecutor(4) as pool:
+        texts = pool.map(cut, seen)
+        return [piece(one, text) for one, some in zip(seen, texts, strict=True) for text in some]
 
 
 def ranges(text: Text, delimiter: str | None) -> list[Text]:

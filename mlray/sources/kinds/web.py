@@ -331,10 +331,8 @@ def _asked_s(header: str | None) -> float | None:
     """
     if header is None:
         return None
-    try:
+    if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
         return float(header)
-    except ValueError:
-        pass
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
